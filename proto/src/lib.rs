@@ -1,0 +1,3 @@
+//! The words that Spanmesh's programs exchange. Parsed once, at the border, and typed from there on.
+
+#![forbid(unsafe_code)]

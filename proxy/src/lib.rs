@@ -1,0 +1,5 @@
+//! The Spanmesh proxy as a library: everything that `spanmesh-proxy` does, callable from tests and from the `spanmesh` command line.
+//!
+//! Read `data_path` first: it is the life of a connection and of a request as a list of calls.
+
+#![forbid(unsafe_code)]
