@@ -3,3 +3,4 @@
 //! Read `data_path` first: it is the life of a connection and of a request as a list of calls.
 
 #![forbid(unsafe_code)]
+

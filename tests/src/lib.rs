@@ -1,3 +1,3 @@
-//! The harness of the end-to-end promises: one type per role, real sockets on loopback.
+//! The harness of the end-to-end promises.
 
 #![forbid(unsafe_code)]

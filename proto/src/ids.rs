@@ -1,0 +1,112 @@
+//! Identifiers that travel between programs: parsed once, then only typed values.
+//! An all-zero trace or span id is invalid everywhere, so neither type can hold one.
+
+use std::fmt;
+use std::num::{NonZeroU64, NonZeroU128};
+
+/// A 128-bit trace id, never zero.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TraceId(NonZeroU128);
+
+/// A 64-bit span id, never zero.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SpanId(NonZeroU64);
+
+impl TraceId {
+    /// `None` for the all-zero id.
+    pub fn from_bytes(bytes: [u8; 16]) -> Option<Self> {
+        NonZeroU128::new(u128::from_be_bytes(bytes)).map(Self)
+    }
+
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0.get().to_be_bytes()
+    }
+
+    /// Parses exactly 32 lower-case hexadecimal digits.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        Self::from_bytes(hex(text)?)
+    }
+}
+
+impl SpanId {
+    /// `None` for the all-zero id.
+    pub fn from_bytes(bytes: [u8; 8]) -> Option<Self> {
+        NonZeroU64::new(u64::from_be_bytes(bytes)).map(Self)
+    }
+
+    pub fn to_bytes(self) -> [u8; 8] {
+        self.0.get().to_be_bytes()
+    }
+
+    /// Parses exactly 16 lower-case hexadecimal digits.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        Self::from_bytes(hex(text)?)
+    }
+}
+
+impl fmt::Display for TraceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Display for SpanId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for TraceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Debug for SpanId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Lower-case hexadecimal of exactly `N` bytes. W3C forbids upper case, so this does too.
+pub fn hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
+    if text.len() != N * 2 {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
+        let &[high, low] = pair else { return None };
+        *byte = digit(high)? << 4 | digit(low)?;
+    }
+    Some(bytes)
+}
+
+fn digit(byte: u8) -> Option<u8> {
+    match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_prints_what_it_was_parsed_from() {
+        let text = "0af7651916cd43dd8448eb211c80319c";
+        assert_eq!(TraceId::parse(text.as_bytes()).map(|id| id.to_string()).as_deref(), Some(text));
+        assert_eq!(SpanId::parse(b"00f067aa0ba902b7").map(|id| id.to_string()).as_deref(), Some("00f067aa0ba902b7"));
+    }
+
+    #[test]
+    fn zero_upper_case_and_wrong_lengths_are_refused() {
+        assert_eq!(TraceId::parse(&[b'0'; 32]), None);
+        assert_eq!(SpanId::parse(&[b'0'; 16]), None);
+        assert_eq!(SpanId::parse(b"00F067AA0BA902B7"), None);
+        assert_eq!(SpanId::parse(b"00f067aa0ba902b"), None);
+        assert_eq!(SpanId::parse(b"00f067aa0ba902b7a"), None);
+        assert_eq!(SpanId::parse(b""), None);
+    }
+}
