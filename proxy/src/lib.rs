@@ -4,4 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod rules;
+pub mod system;
+pub mod telemetry;
