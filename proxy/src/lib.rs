@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod config;
+pub mod identity;
 pub mod net;
 pub mod rules;
 pub mod system;
