@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod config;
+pub mod handover;
 pub mod identity;
 pub mod net;
 pub mod rules;
