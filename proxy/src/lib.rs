@@ -9,6 +9,7 @@ pub mod config;
 pub mod handover;
 pub mod identity;
 pub mod net;
+pub mod redirect;
 pub mod rules;
 pub mod system;
 pub mod telemetry;
