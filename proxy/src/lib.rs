@@ -5,11 +5,28 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+mod admission;
+pub mod app;
+pub mod cli;
 pub mod config;
+mod connection;
+mod data_path;
+mod destination;
+mod drain;
+pub mod error;
+mod exchange;
+pub mod fuzz;
 pub mod handover;
+mod http;
 pub mod identity;
+mod meters;
 pub mod net;
 pub mod redirect;
 pub mod rules;
+mod shared;
+mod sniffing;
 pub mod system;
 pub mod telemetry;
+pub mod trace;
+mod tunnel;
+mod worker;

@@ -1,0 +1,347 @@
+//! The record of one request, or of one opaque connection: opened with the first facts, closed exactly once, `Drop`
+//! included. Metrics, the access log and the spans are views of it (`views`), written at the close and nowhere else, so
+//! that they never disagree.
+//!
+//! `Open` is the one owner: it moves from the request's future into the answer's body or into the tunnel. Dropped
+//! without a word it means that the client went away. `Exchange` is what the others hold to count bytes.
+
+mod views;
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use http::header::HOST;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, Request, StatusCode, Version};
+use spanmesh_proto::SpanId;
+
+use crate::connection::Connection;
+use crate::error::Flag;
+use crate::meters::Direction;
+use crate::trace::context::TraceContext;
+
+/// One request. Shared with the bodies of its attempts; they are all on one thread.
+pub struct Exchange {
+    connection: Rc<Connection>,
+    opened: Instant,
+    /// Bodies count here without borrowing the record.
+    sent: Cell<u64>,
+    received: Cell<u64>,
+    request_failed: Cell<bool>,
+    /// Its place among the answers that go out (`http::stalled`).
+    place: Cell<Option<usize>>,
+    /// Why the worker ends it.
+    cut: Cell<Option<Flag>>,
+    /// The task that carries it.
+    task: Cell<Option<Waker>>,
+    record: RefCell<Record>,
+}
+
+/// What is known of the request so far.
+pub struct Record {
+    pub request: Option<RequestFacts>,
+    pub route: Option<Rc<str>>,
+    pub upstream: Option<Rc<str>>,
+    pub status: Option<StatusCode>,
+    pub grpc: Option<GrpcFacts>,
+    pub flag: Option<Flag>,
+    /// Why the client's handshake or the latest attempt's connection failed, in words for whoever has to mend it.
+    pub detail: Option<String>,
+    /// The trace, and the span that the callee has as its parent where no attempt has one of its own.
+    pub trace: Option<(TraceContext, SpanId)>,
+    pub attempts: Vec<Attempt>,
+    pub first_byte: Option<Instant>,
+    pub deadline: Option<Instant>,
+    pub idle_timeout: Duration,
+}
+
+/// The facts that a request opens with.
+#[derive(Clone, Debug)]
+pub struct RequestFacts {
+    /// Unknown of a head that could not be read.
+    pub method: Option<Method>,
+    pub path: Option<PathAndQuery>,
+    pub host: Option<HeaderValue>,
+    pub version: Version,
+}
+
+impl RequestFacts {
+    pub fn of<B>(request: &Request<B>) -> Self {
+        let uri = request.uri();
+        let authority = uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+        Self {
+            method: Some(request.method().clone()),
+            path: uri.path_and_query().cloned(),
+            host: authority.or_else(|| request.headers().get(HOST).cloned()),
+            version: request.version(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GrpcFacts {
+    pub status: Option<u32>,
+}
+
+/// One try at one endpoint.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt {
+    pub endpoint: SocketAddr,
+    pub span: SpanId,
+    pub started: Instant,
+    pub ended: Option<Instant>,
+    pub status: Option<StatusCode>,
+    pub flag: Option<Flag>,
+}
+
+/// The one owner of an open exchange.
+pub struct Open(Option<Rc<Exchange>>);
+
+impl Open {
+    /// Opens the exchange of a request that can be read.
+    pub fn request(connection: Rc<Connection>, facts: RequestFacts, grpc: bool) -> Self {
+        let open = Self::begin(connection, Some(facts), grpc.then(GrpcFacts::default));
+        open.exchange().connection.opened(open.exchange());
+        open
+    }
+
+    /// Opens the exchange of a request whose head the engine refused, and answered with this status if it answered.
+    pub fn unread(connection: Rc<Connection>, status: Option<StatusCode>) -> Self {
+        let version = if connection.http2.get() { Version::HTTP_2 } else { Version::HTTP_11 };
+        let facts = RequestFacts { method: None, path: None, host: None, version };
+        let open = Self::begin(connection, Some(facts), None);
+        if let Some(status) = status {
+            open.exchange().answered(status, None);
+        }
+        open
+    }
+
+    /// Opens the exchange of bytes that are no request.
+    pub fn bytes(connection: Rc<Connection>) -> Self {
+        Self::begin(connection, None, None)
+    }
+
+    fn begin(connection: Rc<Connection>, request: Option<RequestFacts>, grpc: Option<GrpcFacts>) -> Self {
+        let idle_timeout = connection.worker.limits.idle_timeout;
+        connection.began();
+        connection.listener.meters.began();
+        Self(Some(Rc::new(Exchange {
+            opened: Instant::now(),
+            sent: Cell::new(0),
+            received: Cell::new(0),
+            request_failed: Cell::new(false),
+            place: Cell::new(None),
+            cut: Cell::new(None),
+            task: Cell::new(None),
+            record: RefCell::new(Record {
+                request,
+                route: None,
+                upstream: None,
+                status: None,
+                grpc,
+                flag: None,
+                detail: None,
+                trace: None,
+                attempts: Vec::new(),
+                first_byte: None,
+                deadline: None,
+                idle_timeout,
+            }),
+            connection,
+        })))
+    }
+
+    pub fn exchange(&self) -> &Rc<Exchange> {
+        // Taken only by `complete`, `fail` and `drop`, which consume the owner.
+        match &self.0 {
+            Some(exchange) => exchange,
+            None => unreachable!("an open exchange is owned until it is closed"),
+        }
+    }
+
+    /// The last byte has passed.
+    pub fn complete(mut self) {
+        if let Some(exchange) = self.0.take() {
+            exchange.close(Flag::Ok);
+        }
+    }
+
+    /// It ended before its end.
+    pub fn fail(mut self, flag: Flag) {
+        if let Some(exchange) = self.0.take() {
+            exchange.close(flag);
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if let Some(exchange) = self.0.take() {
+            let connection = &exchange.connection;
+            let draining = connection.aborted() || connection.worker.drain.is_over(Instant::now());
+            exchange.close(match exchange.cut.get() {
+                Some(flag) => flag,
+                None if draining => Flag::Draining,
+                None => Flag::ClientReset,
+            });
+        }
+    }
+}
+
+impl Exchange {
+    pub fn deadline(&self) -> Option<Instant> {
+        self.record.borrow().deadline
+    }
+
+    pub fn idle_timeout(&self) -> Duration {
+        self.record.borrow().idle_timeout
+    }
+
+    pub fn connection(&self) -> &Rc<Connection> {
+        &self.connection
+    }
+
+    /// Bytes of the request's body went to the upstream.
+    pub fn sent(&self, bytes: usize) {
+        self.sent.set(self.sent.get() + bytes as u64);
+    }
+
+    /// Bytes carried so far, both ways: what does not change lies still.
+    pub fn moved(&self) -> u64 {
+        self.sent.get().wrapping_add(self.received.get())
+    }
+
+    /// Like `moved`, with what the client's socket takes: an HTTP/1 connection has one exchange at a time.
+    pub fn moved_outside(&self) -> u64 {
+        let socket = if self.connection.http2.get() { 0 } else { self.connection.moved() };
+        self.moved().wrapping_add(socket)
+    }
+
+    pub fn place(&self, place: usize) {
+        self.place.set(Some(place));
+    }
+
+    /// The task that carries this looks at `is_cut` when it is woken.
+    pub fn carried_by(&self, task: &Waker) {
+        self.task.set(Some(task.clone()));
+    }
+
+    /// Ends it from outside: the task that carries it is woken to drop it.
+    pub fn cut(&self, flag: Flag) {
+        self.cut.set(Some(flag));
+        if let Some(task) = self.task.take() {
+            task.wake();
+        }
+    }
+
+    pub fn is_cut(&self) -> bool {
+        self.cut.get().is_some()
+    }
+
+    /// Bytes of the answer's body came for the client.
+    pub fn received(&self, bytes: usize) {
+        self.received.set(self.received.get() + bytes as u64);
+    }
+
+    /// The client broke off while sending its body.
+    pub fn request_failed(&self) {
+        self.request_failed.set(true);
+    }
+
+    pub fn has_request_failed(&self) -> bool {
+        self.request_failed.get()
+    }
+
+    pub fn is_grpc(&self) -> bool {
+        self.record.borrow().grpc.is_some()
+    }
+
+    pub fn grpc_status(&self, status: u32) {
+        if let Some(grpc) = &mut self.record.borrow_mut().grpc {
+            grpc.status = Some(status);
+        }
+    }
+
+    pub fn trailers_dropped(&self, direction: Direction) {
+        self.connection.worker.meters.trailers_dropped(direction);
+    }
+
+    pub fn traced(&self, context: TraceContext, span: SpanId) {
+        self.record.borrow_mut().trace = Some((context, span));
+    }
+
+    pub fn trace(&self) -> Option<(TraceContext, SpanId)> {
+        self.record.borrow().trace
+    }
+
+    pub fn routed(&self, route: Option<Rc<str>>, upstream: Rc<str>, deadline: Option<Instant>, idle: Option<Duration>) {
+        let mut record = self.record.borrow_mut();
+        record.route = route;
+        record.upstream = Some(upstream);
+        record.deadline = deadline;
+        record.idle_timeout = idle.unwrap_or(record.idle_timeout);
+    }
+
+    /// The answer's head is on its way to the client. A flag set here stays: it says why the proxy answered itself.
+    pub fn answered(&self, status: StatusCode, flag: Option<Flag>) {
+        let mut record = self.record.borrow_mut();
+        record.status = Some(status);
+        record.flag = flag;
+        record.first_byte = Some(Instant::now());
+    }
+
+    pub fn attempt(&self, endpoint: SocketAddr, span: SpanId) {
+        let started = Instant::now();
+        let attempt = Attempt { endpoint, span, started, ended: None, status: None, flag: None };
+        let mut record = self.record.borrow_mut();
+        record.attempts.push(attempt);
+        record.detail = None;
+    }
+
+    /// Why there is no connection, in words.
+    pub fn explain(&self, detail: String) {
+        self.record.borrow_mut().detail = Some(detail);
+    }
+
+    /// The latest attempt was answered; it ends with the exchange, or when another begins.
+    pub fn attempt_answered(&self, status: StatusCode) {
+        if let Some(attempt) = self.record.borrow_mut().attempts.last_mut() {
+            attempt.status = Some(status);
+        }
+    }
+
+    /// The latest attempt is over, another may follow.
+    pub fn attempt_ended(&self, flag: Flag) {
+        if let Some(attempt) = self.record.borrow_mut().attempts.last_mut() {
+            attempt.ended = Some(Instant::now());
+            attempt.flag = Some(flag);
+        }
+    }
+
+    fn close(&self, flag: Flag) {
+        let ended = Instant::now();
+        if let Some(place) = self.place.take() {
+            self.connection.worker.answers.remove(place);
+        }
+        let flag = {
+            let mut record = self.record.borrow_mut();
+            let flag = match record.flag {
+                Some(known) if known != Flag::Ok => known,
+                _ => flag,
+            };
+            record.flag = Some(flag);
+            if let Some(attempt) = record.attempts.last_mut()
+                && attempt.ended.is_none()
+            {
+                attempt.ended = Some(ended);
+                attempt.flag = Some(flag);
+            }
+            flag
+        };
+        self.connection.ended(ended);
+        views::write(self, flag, ended);
+    }
+}

@@ -1,0 +1,474 @@
+//! What a proxy must do to the head of a message: read where it goes, refuse what can be read in two ways, take out
+//! what belongs to one connection only, and shape it for the next hop's protocol.
+
+use std::net::SocketAddr;
+
+use http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, COOKIE,
+    EXPECT, HOST, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LOCATION,
+    MAX_FORWARDS, PROXY_AUTHORIZATION, RANGE, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use http::request::Parts;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
+use hyper::ext::Protocol;
+
+use crate::error::Flag;
+
+/// A request's head, read and cleaned. `headers` holds only what travels from end to end.
+pub struct Head {
+    pub method: Method,
+    pub path: PathAndQuery,
+    pub host: Option<HeaderValue>,
+    /// The target was given in full, as to a forward proxy.
+    pub absolute: Option<Absolute>,
+    pub version: Version,
+    pub headers: HeaderMap,
+    pub upgrade: Upgrade,
+    pub expects_continue: bool,
+    /// For the next proxy only: taken out of `headers`, and put back where that is who stands behind.
+    pub proxy_authorization: Option<HeaderValue>,
+    /// The client said that it takes trailers; over HTTP/2 it always does.
+    pub takes_trailers: bool,
+}
+
+/// A target in full.
+#[derive(Clone, Debug)]
+pub struct Absolute {
+    pub authority: Authority,
+    pub scheme: Scheme,
+}
+
+impl Absolute {
+    /// It asks for https, which a forward proxy reaches through CONNECT only.
+    pub fn is_secure(&self) -> bool {
+        self.scheme == Scheme::HTTPS
+    }
+}
+
+/// What the request wants the connection to become.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Upgrade {
+    No,
+    /// HTTP/1.1's `Upgrade`, with the protocol asked for.
+    Http1(HeaderValue),
+    /// HTTP/2's extended CONNECT (RFC 8441), with its `:protocol`.
+    Extended(Protocol),
+    /// Plain CONNECT: a tunnel to an authority.
+    Tunnel(Authority),
+}
+
+/// Reads a request's head. `Err` is the answer to what breaks the rules.
+pub fn read(parts: Parts, limit: usize) -> Result<Head, Flag> {
+    if parts.version == Version::HTTP_2 && list_size(&parts) > limit {
+        return Err(Flag::TooLarge);
+    }
+    let Parts { method, uri, version, mut headers, mut extensions, .. } = parts;
+    let host = host(&uri, version, &mut headers)?;
+    if headers.contains_key(TRANSFER_ENCODING) && (headers.contains_key(CONTENT_LENGTH) || !is_only_chunked(&headers)) {
+        return Err(Flag::BadRequest);
+    }
+    let protocol = extensions.remove::<Protocol>();
+    let upgrade = match (&method, protocol) {
+        (&Method::CONNECT, Some(protocol)) => Upgrade::Extended(protocol),
+        (&Method::CONNECT, None) => Upgrade::Tunnel(uri.authority().cloned().ok_or(Flag::BadRequest)?),
+        _ => asked_upgrade(version, &headers),
+    };
+    let absolute = match version {
+        Version::HTTP_2 => None,
+        _ if method == Method::CONNECT => None,
+        _ => uri
+            .authority()
+            .cloned()
+            .map(|authority| Absolute { authority, scheme: uri.scheme().cloned().unwrap_or(Scheme::HTTP) }),
+    };
+    let path = uri.into_parts().path_and_query.unwrap_or(PathAndQuery::from_static("/"));
+    let takes_trailers =
+        version == Version::HTTP_2 || (version == Version::HTTP_11 && lists(&headers, &TE, b"trailers"));
+    let expects_continue = version == Version::HTTP_11
+        && headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    let keep_te = lists(&headers, &TE, b"trailers");
+    strip(&mut headers);
+    let proxy_authorization = headers.remove(PROXY_AUTHORIZATION);
+    if keep_te {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    Ok(Head {
+        method,
+        path,
+        host,
+        absolute,
+        version,
+        headers,
+        upgrade,
+        expects_continue,
+        proxy_authorization,
+        takes_trailers,
+    })
+}
+
+/// The size of a head as RFC 9113 §6.5.2 counts it. Over HTTP/1 the engine counts the bytes as they come.
+fn list_size(parts: &Parts) -> usize {
+    let target = parts.uri.path().len() + parts.uri.query().map_or(0, str::len);
+    parts.headers.iter().fold(target, |size, (name, value)| size + name.as_str().len() + value.len() + FIELD_COST)
+}
+
+/// The one authority that a request names. RFC 9112 §3.2: HTTP/1.1 must send one `Host`, and the target's own authority
+/// wins over it. RFC 9113 §8.3.1: `:authority` and `Host` must not differ.
+fn host(uri: &Uri, version: Version, headers: &mut HeaderMap) -> Result<Option<HeaderValue>, Flag> {
+    let mut lines = headers.get_all(HOST).iter();
+    let line = lines.next().cloned();
+    if lines.next().is_some() {
+        return Err(Flag::BadRequest);
+    }
+    headers.remove(HOST);
+    if let Some(line) = &line
+        && !line.is_empty()
+        && !is_authority(line.as_bytes())
+    {
+        return Err(Flag::BadRequest);
+    }
+    let Some(authority) = uri.authority() else {
+        return match (version, line) {
+            (Version::HTTP_11, None) => Err(Flag::BadRequest),
+            (_, line) => Ok(line),
+        };
+    };
+    if !is_authority(authority.as_str().as_bytes()) {
+        return Err(Flag::BadRequest);
+    }
+    if version == Version::HTTP_2
+        && let Some(line) = &line
+        && !line.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())
+    {
+        return Err(Flag::BadRequest);
+    }
+    match HeaderValue::from_str(authority.as_str()) {
+        Ok(value) => Ok(Some(value)),
+        Err(_) => Err(Flag::BadRequest),
+    }
+}
+
+/// `host[:port]` without user information, white space or a list.
+fn is_authority(bytes: &[u8]) -> bool {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => !text.contains('@') && text.parse::<Authority>().is_ok(),
+        Err(_) => false,
+    }
+}
+
+/// HTTP/1.1 alone can upgrade. `h2c` is never passed on: behind it nobody would read the requests but the two ends.
+fn asked_upgrade(version: Version, headers: &HeaderMap) -> Upgrade {
+    if version != Version::HTTP_11 || !lists(headers, &CONNECTION, b"upgrade") {
+        return Upgrade::No;
+    }
+    match headers.get(UPGRADE) {
+        Some(value) if !names_h2c(value) => Upgrade::Http1(value.clone()),
+        _ => Upgrade::No,
+    }
+}
+
+fn names_h2c(value: &HeaderValue) -> bool {
+    value.as_bytes().split(|byte| *byte == b',').any(|name| {
+        let name = name.trim_ascii();
+        name.eq_ignore_ascii_case(b"h2c") || name.eq_ignore_ascii_case(b"h2")
+    })
+}
+
+/// Whether any line of a comma-separated field lists a token.
+fn lists(headers: &HeaderMap, name: &HeaderName, token: &[u8]) -> bool {
+    let mut lines = headers.get_all(name).iter();
+    lines.any(|line| line.as_bytes().split(|byte| *byte == b',').any(|t| t.trim_ascii().eq_ignore_ascii_case(token)))
+}
+
+/// Takes out what belongs to one connection (RFC 9110 §7.6.1), and whatever `Connection` names. `Trailer` stays: it is
+/// a promise about the message. Headers that the proxy sets itself are set after this and so cannot be named away.
+fn strip(headers: &mut HeaderMap) {
+    while let Some(line) = headers.remove(CONNECTION) {
+        for name in line.as_bytes().split(|byte| *byte == b',') {
+            if let Ok(name) = HeaderName::from_bytes(name.trim_ascii())
+                && !END_TO_END.contains(&name)
+            {
+                headers.remove(name);
+            }
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+    strip_mesh(headers);
+}
+
+/// Headers of the mesh are written by proxies from their own knowledge. Nobody else may bring or answer with one.
+fn strip_mesh(headers: &mut HeaderMap) {
+    while let Some(name) = headers.keys().find(|name| name.as_str().starts_with(MESH)).cloned() {
+        headers.remove(name);
+    }
+}
+
+/// Cleans the head of an answer. RFC 9112 §6.3: chunks say the length, and no other field beside them. A coding that
+/// belongs to the hop and that this proxy did not ask for cannot be undone here.
+pub fn clean_answer(headers: &mut HeaderMap) -> Result<(), Flag> {
+    if headers.contains_key(TRANSFER_ENCODING) {
+        if !is_only_chunked(headers) {
+            return Err(Flag::ProtocolError);
+        }
+        headers.remove(CONTENT_LENGTH);
+    }
+    strip(headers);
+    Ok(())
+}
+
+/// `chunked`, once and alone.
+fn is_only_chunked(headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(TRANSFER_ENCODING).iter();
+    let first = lines.next().is_some_and(|line| line.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"));
+    first && lines.next().is_none()
+}
+
+/// RFC 9113 §8.2.3: HTTP/2 splits cookies into fields of their own, HTTP/1 reads only one.
+pub fn join_cookies(headers: &mut HeaderMap) {
+    let mut lines = headers.get_all(COOKIE).iter();
+    let (Some(first), Some(second)) = (lines.next(), lines.next()) else { return };
+    let mut joined = first.as_bytes().to_vec();
+    for line in std::iter::once(second).chain(lines) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(line.as_bytes());
+    }
+    if let Ok(mut joined) = HeaderValue::from_bytes(&joined) {
+        joined.set_sensitive(first.is_sensitive());
+        headers.insert(COOKIE, joined);
+    }
+}
+
+/// Which trailers the next hop takes; the others are dropped and counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trailers {
+    All,
+    /// hyper writes towards an HTTP/1.1 peer those that `Trailer` announced, and no others.
+    Named(Vec<HeaderName>),
+    None,
+}
+
+impl Trailers {
+    pub fn announced(headers: &HeaderMap) -> Self {
+        let lines = headers.get_all(TRAILER).iter();
+        let names = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+        let names: Vec<_> = names.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok()).collect();
+        if names.is_empty() { Self::None } else { Self::Named(names) }
+    }
+
+    /// Takes out what may not stand in trailers. False when something is lost, by that or because the next hop does not
+    /// take it.
+    pub fn clean(&self, trailers: &mut HeaderMap) -> bool {
+        let count = trailers.len();
+        for name in HOP_BY_HOP.iter().chain(&HEAD_ONLY) {
+            trailers.remove(name);
+        }
+        strip_mesh(trailers);
+        let whole = trailers.len() == count;
+        whole
+            && match self {
+                Self::All => true,
+                Self::Named(names) => trailers.keys().all(|name| names.contains(name)),
+                Self::None => false,
+            }
+    }
+}
+
+/// The target and the headers for the next hop. The caller has put everything else into `headers`.
+pub fn target(head: &Head, version: Version, tls: bool, fallback: SocketAddr, headers: &mut HeaderMap) -> Option<Uri> {
+    if version != Version::HTTP_2 {
+        let host = head.host.clone().or_else(|| HeaderValue::from_str(&fallback.to_string()).ok())?;
+        headers.insert(HOST, host);
+        return Some(Uri::from(head.path.clone()));
+    }
+    let authority = match &head.host {
+        Some(host) if !host.is_empty() => Authority::try_from(host.as_bytes()).ok()?,
+        _ => Authority::try_from(fallback.to_string()).ok()?,
+    };
+    let scheme = if tls { Scheme::HTTPS } else { Scheme::HTTP };
+    Uri::builder().scheme(scheme).authority(authority).path_and_query(head.path.clone()).build().ok()
+}
+
+/// The same for a proxy that the client meant: the target in the form that it came in, and the client's right to use it.
+pub fn proxy_target(head: &Head, headers: &mut HeaderMap) -> Option<Uri> {
+    headers.insert(HOST, head.host.clone()?);
+    if let Some(authorization) = &head.proxy_authorization {
+        headers.insert(PROXY_AUTHORIZATION, authorization.clone());
+    }
+    if let Upgrade::Tunnel(authority) = &head.upgrade {
+        return Some(Uri::from(authority.clone()));
+    }
+    let Absolute { authority, scheme } = head.absolute.clone()?;
+    Uri::builder().scheme(scheme).authority(authority).path_and_query(head.path.clone()).build().ok()
+}
+
+/// What a field costs beside its bytes.
+const FIELD_COST: usize = 32;
+const MESH: &str = "spanmesh-";
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+static HOP_BY_HOP: [HeaderName; 6] = [KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS, TE, TRANSFER_ENCODING, UPGRADE];
+
+/// Fields that say how long a message is or where it goes: naming one in `Connection` takes nothing away.
+static END_TO_END: [HeaderName; 4] = [HOST, CONTENT_LENGTH, TRAILER, EXPECT];
+
+/// Fields that say how long a message is, where it goes, who sends it and how it is read: behind the content they come
+/// too late to be heeded, and one who merged them into the head would be misled (RFC 9110 §6.5.1).
+static HEAD_ONLY: [HeaderName; 21] = [
+    CONNECTION,
+    CONTENT_LENGTH,
+    TRAILER,
+    HOST,
+    MAX_FORWARDS,
+    EXPECT,
+    RANGE,
+    IF_MATCH,
+    IF_NONE_MATCH,
+    IF_MODIFIED_SINCE,
+    IF_UNMODIFIED_SINCE,
+    IF_RANGE,
+    CACHE_CONTROL,
+    AUTHORIZATION,
+    PROXY_AUTHORIZATION,
+    COOKIE,
+    SET_COOKIE,
+    LOCATION,
+    CONTENT_ENCODING,
+    CONTENT_TYPE,
+    CONTENT_RANGE,
+];
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn request(uri: &str, version: Version, headers: &[(&str, &str)]) -> Result<Head, Flag> {
+        let mut builder = Request::builder().uri(uri).version(version);
+        for (name, value) in headers {
+            builder = builder.header(*name, *value);
+        }
+        read(builder.body(()).expect("request").into_parts().0, 4096)
+    }
+
+    #[test]
+    fn one_host_and_only_one() {
+        assert_eq!(request("/", Version::HTTP_11, &[]).err(), Some(Flag::BadRequest));
+        assert_eq!(request("/", Version::HTTP_11, &[("host", "a"), ("host", "a")]).err(), Some(Flag::BadRequest));
+        assert_eq!(request("/", Version::HTTP_11, &[("host", "user@a")]).err(), Some(Flag::BadRequest));
+        assert_eq!(request("/", Version::HTTP_11, &[("host", "a b")]).err(), Some(Flag::BadRequest));
+        assert!(request("/", Version::HTTP_10, &[]).is_ok_and(|head| head.host.is_none()));
+    }
+
+    #[test]
+    fn the_targets_own_authority_wins() {
+        let head = request("http://b/x", Version::HTTP_11, &[("host", "a")]).expect("accepted");
+        assert_eq!(head.host.expect("host"), "b");
+        assert_eq!(head.absolute.expect("a full target").authority.as_str(), "b");
+        assert_eq!(head.path, "/x");
+    }
+
+    #[test]
+    fn a_proxy_gets_the_target_as_it_came_and_nobody_else_the_right_to_use_it() {
+        let lines = [("host", "a"), ("proxy-authorization", "Basic eA=="), ("x", "1")];
+        let head = request("http://b:81/x?y", Version::HTTP_11, &lines).expect("accepted");
+        let mut headers = head.headers.clone();
+        let next = ([10, 0, 0, 5], 3128).into();
+        assert_eq!(target(&head, Version::HTTP_11, false, next, &mut headers).expect("a target"), "/x?y");
+        assert!(!headers.contains_key("proxy-authorization"));
+        assert_eq!(proxy_target(&head, &mut headers).expect("a target"), "http://b:81/x?y");
+        assert_eq!(
+            (&headers["host"], &headers["proxy-authorization"]),
+            (&"b:81".parse().expect("v"), &lines[1].1.parse().expect("v"))
+        );
+
+        let connect = Request::connect("b:443").header("host", "b:443").body(()).expect("request");
+        let head = read(connect.into_parts().0, 4096).expect("accepted");
+        let mut headers = head.headers.clone();
+        assert_eq!(proxy_target(&head, &mut headers).expect("a target"), "b:443");
+        assert_eq!(headers["host"], "b:443");
+    }
+
+    #[test]
+    fn http2_authority_and_host_must_agree() {
+        assert!(request("http://a/", Version::HTTP_2, &[("host", "a")]).is_ok());
+        assert_eq!(request("http://a/", Version::HTTP_2, &[("host", "b")]).err(), Some(Flag::BadRequest));
+    }
+
+    #[test]
+    fn what_connection_names_is_removed_but_not_what_frames_or_addresses() {
+        let head = request(
+            "/",
+            Version::HTTP_11,
+            &[
+                ("host", "a"),
+                ("connection", "x-secret, host, content-length, close"),
+                ("connection", "keep-alive"),
+                ("x-secret", "1"),
+                ("keep-alive", "5"),
+                ("content-length", "0"),
+                ("proxy-connection", "x"),
+                ("x-stays", "1"),
+            ],
+        )
+        .expect("accepted");
+        let mut names: Vec<_> = head.headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["content-length", "x-stays"]);
+        assert_eq!(head.host.expect("host"), "a");
+    }
+
+    #[test]
+    fn an_upgrade_needs_connection_and_http2_is_no_upgrade() {
+        let with = |extra: &[(&str, &str)]| {
+            let headers: Vec<_> = [("host", "a")].into_iter().chain(extra.iter().copied()).collect();
+            request("/", Version::HTTP_11, &headers).expect("accepted").upgrade
+        };
+        assert_eq!(with(&[("upgrade", "websocket")]), Upgrade::No);
+        assert_eq!(with(&[("upgrade", "h2c"), ("connection", "upgrade, http2-settings")]), Upgrade::No);
+        assert_eq!(
+            with(&[("upgrade", "websocket"), ("connection", "keep-alive, Upgrade")]),
+            Upgrade::Http1(HeaderValue::from_static("websocket"))
+        );
+    }
+
+    #[test]
+    fn headers_of_the_mesh_are_nobodys_to_bring() {
+        let head = request("/", Version::HTTP_11, &[("host", "a"), ("spanmesh-keep", "1"), ("spanmeshed", "1")]);
+        let head = head.expect("accepted");
+        assert_eq!(head.headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["spanmeshed"]);
+    }
+
+    #[test]
+    fn a_head_beyond_the_limit_is_too_large_over_http2() {
+        let value = "v".repeat(3000);
+        assert!(request("http://a/", Version::HTTP_2, &[("x", &value)]).is_ok());
+        let both = [("x", value.as_str()), ("y", value.as_str())];
+        assert_eq!(request("http://a/", Version::HTTP_2, &both).err(), Some(Flag::TooLarge));
+    }
+
+    #[test]
+    fn a_coding_other_than_chunked_is_refused() {
+        for (coding, accepted) in [("chunked", true), ("Chunked", true), ("gzip, chunked", false), ("gzip", false)] {
+            let head = request("/", Version::HTTP_11, &[("host", "a"), ("transfer-encoding", coding)]);
+            assert_eq!(head.is_ok(), accepted, "{coding}");
+            let mut answer = HeaderMap::from_iter([(TRANSFER_ENCODING, HeaderValue::from_static(coding))]);
+            answer.insert(CONTENT_LENGTH, HeaderValue::from_static("5"));
+            assert_eq!(clean_answer(&mut answer).is_ok(), accepted, "{coding}");
+            assert!(!accepted || answer.is_empty());
+        }
+    }
+
+    #[test]
+    fn te_keeps_trailers_only() {
+        let head = request("/", Version::HTTP_11, &[("host", "a"), ("te", "gzip, trailers"), ("connection", "te")]);
+        let head = head.expect("accepted");
+        assert!(head.takes_trailers);
+        assert_eq!(head.headers.get(TE).expect("te"), "trailers");
+    }
+}

@@ -1,0 +1,193 @@
+//! The client's socket, watched: how much goes over it, and whether what came last is the beginning of a head. Over
+//! HTTP/1 every byte is, while no request is open; over HTTP/2 the frames tell (RFC 9113 §4.1), of which this reads no
+//! more than where they end: what they mean, and whether they may come, the engine knows.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::connection::{Connection, Seen};
+
+pub struct Watched<T> {
+    io: T,
+    seen: Arc<Seen>,
+    /// Over HTTP/2.
+    frames: Option<Frames>,
+}
+
+impl<T> Watched<T> {
+    pub fn http1(io: T, connection: &Connection) -> Self {
+        Self { io, seen: connection.seen(), frames: None }
+    }
+
+    pub fn http2(io: T, connection: &Connection) -> Self {
+        let seen = connection.seen();
+        seen.reading(true);
+        Self { io, seen, frames: Some(Frames::default()) }
+    }
+}
+
+impl<T: Unpin> Watched<T> {
+    fn wrote(&mut self, write: impl FnOnce(Pin<&mut T>) -> Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        let polled = write(Pin::new(&mut self.io));
+        if let Poll::Ready(Ok(bytes)) = polled {
+            self.seen.moved(bytes);
+        }
+        polled
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.io).poll_read(cx, buffer);
+        let bytes = buffer.filled().get(before..).unwrap_or_default();
+        if !bytes.is_empty() {
+            let this = &mut *self;
+            this.seen.moved(bytes.len());
+            this.seen.reading(this.frames.as_mut().is_none_or(|frames| frames.take(bytes)));
+        }
+        polled
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
+        self.wrote(|io| io.poll_write(cx, buffer))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.wrote(|io| io.poll_write_vectored(cx, buffers))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}
+
+/// Where an HTTP/2 client is in its bytes.
+struct Frames {
+    /// Bytes of the preface, or of a frame behind its first nine, that are still to come.
+    left: usize,
+    /// The latest bytes of a frame's first nine, and how many there are.
+    start: u128,
+    have: usize,
+    data: bool,
+    /// A head has begun: HEADERS, and CONTINUATION, up to END_HEADERS.
+    head: bool,
+    end_headers: bool,
+    /// The first frame has come, which is the client's settings.
+    settled: bool,
+}
+
+impl Default for Frames {
+    fn default() -> Self {
+        let left = PREFACE;
+        Self { left, start: 0, have: 0, data: false, head: false, end_headers: false, settled: false }
+    }
+}
+
+impl Frames {
+    /// Whether, after these bytes, something has begun and not ended that must not take long: anything but a body.
+    fn take(&mut self, mut bytes: &[u8]) -> bool {
+        while let Some((first, rest)) = bytes.split_first() {
+            if self.left > 0 {
+                let passed = self.left.min(bytes.len());
+                self.left -= passed;
+                bytes = bytes.get(passed..).unwrap_or_default();
+            } else {
+                self.start = self.start << 8 | u128::from(*first);
+                self.have += 1;
+                bytes = rest;
+                if self.have < FRAME_START {
+                    continue;
+                }
+                self.begin();
+            }
+            if self.left == 0 && self.end_headers {
+                (self.head, self.end_headers) = (false, false);
+            }
+        }
+        !self.settled || self.have > 0 || self.head || self.left > 0 && !self.data
+    }
+
+    fn begin(&mut self) {
+        let [.., long, middle, short, kind, flags, _, _, _, _] = self.start.to_be_bytes();
+        self.left = u32::from_be_bytes([0, long, middle, short]) as usize;
+        self.have = 0;
+        self.settled = true;
+        self.data = kind == DATA;
+        if matches!(kind, HEADERS | CONTINUATION) {
+            self.head = true;
+            self.end_headers = flags & END_HEADERS != 0;
+        }
+    }
+}
+
+const PREFACE: usize = 24;
+const FRAME_START: usize = 9;
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const CONTINUATION: u8 = 9;
+const END_HEADERS: u8 = 4;
+
+/// However the bytes are cut, they tell the same.
+pub fn fuzz_frames(bytes: &[u8]) {
+    let (mut whole, mut piecewise) = (Frames::default(), Frames::default());
+    let at_once = whole.take(bytes);
+    let in_bytes = bytes.chunks(1).map(|byte| piecewise.take(byte)).last();
+    assert_eq!(at_once, in_bytes.unwrap_or(true));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+        [&[0, 0, payload.len() as u8, kind, flags, 0, 0, 0, 1], payload].concat()
+    }
+
+    fn settled() -> Frames {
+        let mut frames = Frames::default();
+        assert!(frames.take(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"));
+        assert!(!frames.take(&frame(4, 0, b"")));
+        frames
+    }
+
+    #[test]
+    fn a_head_is_under_way_until_its_last_byte() {
+        let mut frames = settled();
+        let head = [frame(HEADERS, 0, b"abc"), frame(CONTINUATION, 0, b""), frame(CONTINUATION, 4, b"de")].concat();
+        let (last, before) = head.split_last().unwrap();
+        for byte in before {
+            assert!(frames.take(&[*byte]));
+        }
+        assert!(!frames.take(&[*last]));
+        assert!(!frames.take(&frame(HEADERS, 5, b"abc")));
+    }
+
+    #[test]
+    fn a_piece_of_a_body_may_take_its_time_and_a_ping_is_over_at_once() {
+        let mut frames = settled();
+        let data = frame(DATA, 0, b"hello");
+        assert!(frames.take(&data[..5]));
+        assert!(!frames.take(&data[5..11]));
+        assert!(!frames.take(&data[11..]));
+        assert!(!frames.take(&frame(6, 0, &[0; 8])));
+    }
+}

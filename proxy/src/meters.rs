@@ -1,0 +1,309 @@
+//! One worker's numbers, as handles that are looked up once: a request costs a few stores. The families themselves stand
+//! in `telemetry::metrics`.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::{Extensions, Request, StatusCode, Version};
+
+use crate::config::Mode;
+use crate::error::Flag;
+use crate::exchange::Record;
+use crate::http::client::Fresh;
+use crate::rules::retry::{Failure, Stop};
+use crate::telemetry::metrics::{AnyThread, Counter, Gauge, Held, Histogram, Registry, Shard, family};
+use crate::trace::trust::Settled;
+
+/// What a worker counts that belongs to no listener and no upstream.
+pub struct Meters {
+    shard: Shard,
+    request_trailers: Counter,
+    response_trailers: Counter,
+    malformed: Counter,
+    informed: Informed,
+    counts_informational: Extensions,
+}
+
+impl Meters {
+    pub fn new(registry: &Registry) -> Self {
+        let shard = registry.shard();
+        let shared = registry.shared();
+        let informed = Informed {
+            early_hints: shared.counter(family::INFORMATIONAL_DROPPED, &["103"]),
+            others: shared.counter(family::INFORMATIONAL_DROPPED, &["other"]),
+        };
+        Self {
+            request_trailers: shard.counter(family::TRAILERS_DROPPED, &["request"]),
+            response_trailers: shard.counter(family::TRAILERS_DROPPED, &["response"]),
+            malformed: shard.counter(family::CONTEXT_MALFORMED, &["w3c"]),
+            counts_informational: informed.callback(),
+            informed,
+            shard,
+        }
+    }
+
+    pub fn listener(&self, name: &str, mode: Mode) -> ListenerMeters {
+        ListenerMeters::new(&self.shard, name, mode)
+    }
+
+    pub fn upstream(&self, name: &Rc<str>) -> Rc<UpstreamMeters> {
+        Rc::new(UpstreamMeters::new(&self.shard, name))
+    }
+
+    pub fn shard(&self) -> &Shard {
+        &self.shard
+    }
+
+    pub fn trailers_dropped(&self, direction: Direction) {
+        match direction {
+            Direction::Request => self.request_trailers.add(1),
+            Direction::Response => self.response_trailers.add(1),
+        }
+    }
+
+    pub fn informational(&self) -> Informed {
+        self.informed.clone()
+    }
+
+    /// What a request carries so that its 1xx answers are counted. hyper takes the callback from the extensions; a copy
+    /// of ones made beforehand costs three small allocations, a callback of the request's own two more.
+    pub fn counts_informational(&self) -> Extensions {
+        self.counts_informational.clone()
+    }
+
+    pub fn settled(&self, settled: &Settled) {
+        if settled.malformed {
+            self.malformed.add(1);
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    Request,
+    Response,
+}
+
+/// Counts 1xx answers that are not forwarded. hyper calls back from its own types, so this may cross threads.
+#[derive(Clone)]
+pub struct Informed {
+    early_hints: Counter<AnyThread>,
+    others: Counter<AnyThread>,
+}
+
+impl Informed {
+    fn callback(&self) -> Extensions {
+        let mut request = Request::new(());
+        let informed = self.clone();
+        hyper::ext::on_informational(&mut request, move |answer| informed.dropped(answer.status()));
+        std::mem::take(request.extensions_mut())
+    }
+
+    pub fn dropped(&self, status: StatusCode) {
+        match status {
+            StatusCode::EARLY_HINTS => self.early_hints.add(1),
+            _ => self.others.add(1),
+        }
+    }
+}
+
+/// What a worker counts of one listener.
+pub struct ListenerMeters {
+    shard: Shard,
+    name: Box<str>,
+    side: &'static str,
+    opened: Counter,
+    closed: Counter,
+    active: Gauge,
+    in_flight: Gauge,
+    duration: Histogram,
+    request_bytes: Counter,
+    response_bytes: Counter,
+    up_bytes: Counter,
+    down_bytes: Counter,
+    requests: RefCell<Vec<(Ending, Counter)>>,
+    grpc: RefCell<Vec<(Option<u32>, Counter)>>,
+}
+
+/// What tells the ended requests of a listener apart. A closed set of values, so the list of them stays short.
+type Ending = (Flag, Option<u16>, Option<Version>);
+
+impl ListenerMeters {
+    fn new(shard: &Shard, name: &str, mode: Mode) -> Self {
+        let side = match mode {
+            Mode::Inbound => "server",
+            Mode::Outbound => "client",
+            Mode::Gateway => "gateway",
+        };
+        Self {
+            opened: shard.counter(family::CONNECTIONS_OPENED, &[name]),
+            closed: shard.counter(family::CONNECTIONS_CLOSED, &[name]),
+            active: shard.gauge(family::CONNECTIONS_ACTIVE, &[name]),
+            in_flight: shard.gauge(family::REQUESTS_IN_FLIGHT, &[name]),
+            duration: shard.histogram(family::REQUEST_DURATION_SECONDS, &[name, side]),
+            request_bytes: shard.counter(family::REQUEST_BYTES, &[name]),
+            response_bytes: shard.counter(family::RESPONSE_BYTES, &[name]),
+            up_bytes: shard.counter(family::TCP_BYTES, &[name, "up"]),
+            down_bytes: shard.counter(family::TCP_BYTES, &[name, "down"]),
+            requests: RefCell::default(),
+            grpc: RefCell::default(),
+            shard: shard.clone(),
+            name: name.into(),
+            side,
+        }
+    }
+
+    pub fn opened(&self) {
+        self.opened.add(1);
+        self.active.inc();
+    }
+
+    pub fn closed(&self) {
+        self.closed.add(1);
+        self.active.dec();
+    }
+
+    pub fn began(&self) {
+        self.in_flight.inc();
+    }
+
+    pub fn refused(&self, reason: &str) {
+        self.shard.counter(family::CONNECTIONS_REFUSED, &[&self.name, reason]).add(1);
+    }
+
+    pub fn detected(&self, outcome: &str) {
+        self.shard.counter(family::DETECTIONS, &[&self.name, outcome]).add(1);
+    }
+
+    pub fn handshake(&self, outcome: &str) {
+        self.shard.counter(family::TLS_HANDSHAKES, &[&self.name, outcome]).add(1);
+    }
+
+    /// A request or an opaque connection ended.
+    pub fn ended(&self, record: &Record, flag: Flag, duration: Duration, sent: u64, received: u64) {
+        self.in_flight.dec();
+        let Some(request) = &record.request else {
+            self.up_bytes.add(sent);
+            self.down_bytes.add(received);
+            self.shard.counter(family::TCP_CONNECTIONS, &[&self.name, flag.name()]).add(1);
+            return;
+        };
+        self.duration.observe(duration);
+        self.request_bytes.add(sent);
+        self.response_bytes.add(received);
+        let class = record.status.map(|status| status.as_u16() / 100);
+        self.request((flag, class, Some(request.version))).add(1);
+        if let Some(grpc) = record.grpc {
+            self.grpc(grpc.status).add(1);
+        }
+    }
+
+    fn request(&self, ending: Ending) -> Counter {
+        cached(&self.requests, ending, || {
+            let (flag, class, version) = ending;
+            let class = match class {
+                Some(1) => "1xx",
+                Some(2) => "2xx",
+                Some(3) => "3xx",
+                Some(4) => "4xx",
+                Some(5) => "5xx",
+                Some(_) | None => "none",
+            };
+            let protocol = match version {
+                Some(Version::HTTP_10) => "http1.0",
+                Some(Version::HTTP_2) => "http2",
+                Some(_) => "http1.1",
+                None => "tcp",
+            };
+            self.shard.counter(family::REQUESTS, &[&self.name, self.side, flag.name(), class, protocol])
+        })
+    }
+
+    fn grpc(&self, status: Option<u32>) -> Counter {
+        let known = status.filter(|status| *status <= GRPC_STATUS_MAX);
+        cached(&self.grpc, known, || {
+            let text = known.map_or("none".into(), |status| status.to_string());
+            self.shard.counter(family::GRPC_RESPONSES, &[&self.name, &text])
+        })
+    }
+}
+
+/// What a worker counts of one upstream.
+pub struct UpstreamMeters {
+    shard: Shard,
+    name: Rc<str>,
+    in_flight: Gauge,
+}
+
+impl UpstreamMeters {
+    fn new(shard: &Shard, name: &Rc<str>) -> Self {
+        let in_flight = shard.gauge(family::UPSTREAM_REQUESTS_IN_FLIGHT, &[name]);
+        Self { shard: shard.clone(), name: name.clone(), in_flight }
+    }
+
+    /// An attempt has a connection, until this is dropped.
+    pub fn attempt(&self) -> Held {
+        self.in_flight.hold()
+    }
+
+    pub fn connected(&self, fresh: &Fresh) {
+        let protocol = match fresh {
+            Fresh::Http1(..) => "http1",
+            Fresh::Http2(_) => "http2",
+        };
+        self.shard.counter(family::UPSTREAM_CONNECTIONS_OPENED, &[&self.name, protocol]).add(1);
+    }
+
+    pub fn connect_failed(&self, flag: Flag) {
+        self.shard.counter(family::UPSTREAM_CONNECT_FAILURES, &[&self.name, flag.name()]).add(1);
+    }
+
+    pub fn ejected(&self) {
+        self.shard.counter(family::ENDPOINTS_EJECTED, &[&self.name]).add(1);
+    }
+
+    pub fn resent(&self) {
+        self.shard.counter(family::UPSTREAM_RESENDS, &[&self.name]).add(1);
+    }
+
+    pub fn retried(&self, failure: Failure) {
+        let cause = match failure {
+            Failure::ConnectFailed => "connect_failed",
+            Failure::ConnectTimeout => "connect_timeout",
+            Failure::NotWritten => "not_written",
+            Failure::GoAway => "go_away",
+            Failure::RefusedStream => "refused_stream",
+            Failure::Reset => "reset",
+            Failure::AttemptTimeout => "attempt_timeout",
+            Failure::Status(_) => "status",
+        };
+        self.shard.counter(family::RETRIES, &[&self.name, cause]).add(1);
+    }
+
+    pub fn retry_denied(&self, stop: Stop) {
+        let reason = match stop {
+            Stop::NotSafe => "not_safe",
+            Stop::BodyGone => "body_gone",
+            Stop::NoPolicy => "no_policy",
+            Stop::NotNamed => "not_named",
+            Stop::AttemptsUsed => "attempts_used",
+            Stop::TooLittleTime => "too_little_time",
+            Stop::OverBudget => "over_budget",
+        };
+        self.shard.counter(family::RETRIES_DENIED, &[&self.name, reason]).add(1);
+    }
+}
+
+/// The handle for a key, from a list so short that walking it beats hashing.
+fn cached<K: PartialEq + Copy>(list: &RefCell<Vec<(K, Counter)>>, key: K, make: impl FnOnce() -> Counter) -> Counter {
+    if let Some((_, counter)) = list.borrow().iter().find(|(known, _)| *known == key) {
+        return counter.clone();
+    }
+    let counter = make();
+    list.borrow_mut().push((key, counter.clone()));
+    counter
+}
+
+/// The last status that gRPC defines; what lies beyond is counted as none.
+const GRPC_STATUS_MAX: u32 = 16;

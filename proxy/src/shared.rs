@@ -1,0 +1,41 @@
+//! Everything that workers share, each with its reason. What a request touches is one relaxed atomic a cache line; what
+//! has a lock is touched by some connections once. All else belongs to one worker.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use crate::net::copy::Side;
+use crate::net::copy::pipe::PipeBudget;
+use crate::net::server_first::ServerFirst;
+use crate::system::memory::MemoryWatch;
+
+/// Clones share.
+#[derive(Clone)]
+pub struct Shared {
+    /// Memory runs out for the whole process at once. Written by the memory watch, read once per request.
+    memory: MemoryWatch,
+    /// Pipe pages are limited per user id, so the workers draw on one budget. Written when a pipe is made or closed.
+    pub pipes: Arc<PipeBudget>,
+    /// Destinations that speak before their clients do. Found out at the price of a wait, so it is paid once and not
+    /// once per worker. Asked once for each connection whose protocol is not declared.
+    server_first: Arc<Mutex<ServerFirst>>,
+}
+
+impl Shared {
+    pub fn new(memory: MemoryWatch, pipe_bytes: usize) -> Self {
+        Self { memory, pipes: PipeBudget::new(pipe_bytes), server_first: Arc::default() }
+    }
+
+    pub fn is_overloaded(&self) -> bool {
+        self.memory.refuses()
+    }
+
+    pub fn is_server_first(&self, destination: SocketAddr, now: Instant) -> bool {
+        self.server_first.lock().unwrap_or_else(PoisonError::into_inner).contains(destination, now)
+    }
+
+    pub fn spoke_first(&self, destination: SocketAddr, side: Side, now: Instant) {
+        self.server_first.lock().unwrap_or_else(PoisonError::into_inner).spoke(destination, side, now);
+    }
+}

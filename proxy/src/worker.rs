@@ -1,0 +1,66 @@
+//! One worker: a thread with a runtime of its own, which accepts connections and carries them to their end. It owns its
+//! listeners' sockets, its upstream connections, its numbers and its spans; a request never leaves it.
+
+pub mod listener;
+pub mod run;
+pub mod upstreams;
+
+use std::cell::RefCell;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use rand::rngs::SmallRng;
+use tokio::sync::Semaphore;
+
+use crate::config::Limits;
+use crate::drain::Drain;
+use crate::http::stalled::Answers;
+use crate::meters::Meters;
+use crate::net;
+use crate::net::copy::pipe::Pipes;
+use crate::net::original_dst::LocalAddresses;
+use crate::shared::Shared;
+use crate::telemetry::access_log::AccessLog;
+use crate::trace::clock::Clock;
+use crate::trace::export::SpanBuffer;
+
+pub struct Worker {
+    pub limits: Limits,
+    pub shared: Shared,
+    pub clock: Clock,
+    pub rng: RefCell<SmallRng>,
+    pub drain: Drain,
+    pub meters: Meters,
+    pub access_log: AccessLog,
+    pub spans: SpanBuffer,
+    /// The answers that go out to clients.
+    pub answers: Answers,
+    pub upstreams: upstreams::Upstreams,
+    /// The addresses of this pod.
+    pub addresses: RefCell<LocalAddresses>,
+    pub pipes: Pipes,
+    /// TLS handshakes that may run at once.
+    pub handshakes: Semaphore,
+    /// Whether the baggage header travels on.
+    pub baggage: bool,
+    /// Where this proxy itself listens.
+    own: Vec<SocketAddr>,
+}
+
+impl Worker {
+    /// Whether an address is a listener of this proxy: a connection to it would go round in circles. A listener on the
+    /// unspecified address is reached by every address of the pod.
+    pub fn is_own(&self, address: SocketAddr) -> bool {
+        let address = net::canonical(address);
+        self.own.iter().map(|own| net::canonical(*own)).any(|own| {
+            own.port() == address.port()
+                && (own.ip() == address.ip()
+                    || (own.ip().is_unspecified() || own.ip().is_loopback()) && self.is_local(address.ip()))
+        })
+    }
+
+    /// Linux takes a connection to the unspecified address to loopback.
+    fn is_local(&self, ip: IpAddr) -> bool {
+        ip.is_loopback() || ip.is_unspecified() || self.addresses.borrow_mut().contains(ip, Instant::now())
+    }
+}

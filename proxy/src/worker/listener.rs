@@ -1,0 +1,49 @@
+//! A listener as one worker serves it: its configuration with the names resolved, and its numbers.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio_rustls::TlsAcceptor;
+
+use crate::config::{ListenerProtocol, Mode, Trust};
+use crate::http::pool::Upstream;
+use crate::meters::ListenerMeters;
+use crate::rules::route::Route;
+
+pub struct Listener {
+    pub name: String,
+    pub mode: Mode,
+    pub transparent: bool,
+    pub protocol: ListenerProtocol,
+    pub trust: Trust,
+    pub upstream: Option<Rc<Upstream>>,
+    pub routes: Vec<Rc<Route<Rc<Upstream>>>>,
+    pub tls: Option<TlsAcceptor>,
+    pub opaque_ports: Vec<u16>,
+    pub http_ports: Vec<u16>,
+    pub detect_timeout: Duration,
+    pub https_redirect: bool,
+    pub trusted_hops: u32,
+    pub meters: ListenerMeters,
+    /// This worker's share of the connections that the proxy may have.
+    pub room: usize,
+    pub active: Rc<Cell<usize>>,
+}
+
+impl Listener {
+    pub fn opened(&self) {
+        self.active.set(self.active.get() + 1);
+        self.meters.opened();
+    }
+
+    pub fn closed(&self) {
+        self.active.set(self.active.get().saturating_sub(1));
+        self.meters.closed();
+    }
+
+    /// Counted over all listeners of the worker.
+    pub fn is_full(&self) -> bool {
+        self.active.get() > self.room
+    }
+}
