@@ -1,3 +1,103 @@
-//! The harness of the end-to-end promises.
+//! The harness of the end-to-end promises: one type per role, real sockets on loopback, nothing mocked.
+//!
+//! `Proxy` is the real program on port 0 in threads of the test's process. `Origin` is an HTTP server with a scripted
+//! handler, `Wire` a peer that speaks raw bytes, `Client` a connection to the proxy. Each takes HTTP/1.1 or HTTP/2, so
+//! that a promise has one body for both on either side (`Protocol::PAIRS`).
 
 #![forbid(unsafe_code)]
+
+pub mod by_hand;
+pub mod certificates;
+pub mod client;
+pub mod dir;
+pub mod dribble;
+pub mod origin;
+pub mod process;
+pub mod proxy;
+pub mod streams;
+pub mod wire;
+
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+pub use certificates::Authority;
+pub use client::Client;
+pub use dir::Dir;
+pub use dribble::Dribble;
+pub use origin::Origin;
+pub use process::Process;
+pub use proxy::Proxy;
+pub use streams::Scripted;
+pub use wire::Wire;
+
+/// What one side speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Http1,
+    Http2,
+}
+
+impl Protocol {
+    /// Client's side, upstream's side.
+    pub const PAIRS: [(Protocol, Protocol); 4] = [
+        (Protocol::Http1, Protocol::Http1),
+        (Protocol::Http1, Protocol::Http2),
+        (Protocol::Http2, Protocol::Http1),
+        (Protocol::Http2, Protocol::Http2),
+    ];
+
+    /// The word for it in a configuration's upstream.
+    pub fn word(self) -> &'static str {
+        match self {
+            Protocol::Http1 => "http1",
+            Protocol::Http2 => "http2",
+        }
+    }
+}
+
+/// Runs a test's body once for each pair of protocols: the client's, the upstream's.
+pub fn each<F: Future<Output = ()>>(body: impl Fn(Protocol, Protocol) -> F) {
+    for (client, upstream) in Protocol::PAIRS {
+        eprintln!("{client:?} to {upstream:?}");
+        run(body(client, upstream));
+    }
+}
+
+/// Runs a test's body on a runtime of its own, with a generous limit so that a hang fails instead of hanging.
+pub fn run<F: Future<Output = ()>>(body: F) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())
+        .expect("runtime");
+    runtime.block_on(async {
+        tokio::time::timeout(PATIENCE, body).await.expect("the test did not end in time");
+    });
+}
+
+/// A port of loopback that nobody uses, for what must be known before it listens. Below those that the kernel hands out.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    for _ in 0..PORTS {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add((std::process::id() % 1000) as u16 * 11);
+        let port = FIRST_PORT + step % PORTS;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port is free");
+}
+
+/// Waits until something holds; the bound is generous, the look frequent.
+pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..2000 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never came true: {what}");
+}
+
+const FIRST_PORT: u16 = 20_000;
+const PORTS: u16 = 11_000;
+pub const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,0 +1,120 @@
+//! A peer that speaks raw bytes: the client's end of a connection to the proxy, or an origin that follows a script.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+pub struct Wire {
+    pub stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Wire {
+    pub async fn connect(address: SocketAddr) -> Self {
+        Self::from(TcpStream::connect(address).await.expect("connect"))
+    }
+
+    /// A listener for a scripted origin.
+    pub async fn listen() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let address = listener.local_addr().expect("address");
+        (listener, address)
+    }
+
+    pub async fn accept(listener: &TcpListener) -> Self {
+        Self::from(listener.accept().await.expect("accept").0)
+    }
+
+    pub async fn write(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).await.expect("write");
+    }
+
+    /// Reads up to and with this text, and returns it; what follows stays for the next call.
+    pub async fn until(&mut self, end: &str) -> String {
+        loop {
+            let place = self.buffer.windows(end.len()).position(|window| window == end.as_bytes());
+            if let Some(place) = place {
+                let taken: Vec<u8> = self.buffer.drain(..place + end.len()).collect();
+                return String::from_utf8_lossy(&taken).into_owned();
+            }
+            let mut chunk = [0; 4096];
+            let count = self.stream.read(&mut chunk).await.expect("read");
+            let so_far = String::from_utf8_lossy(&self.buffer);
+            assert!(count > 0, "the end came before {end:?}; so far: {so_far:?}");
+            self.buffer.extend_from_slice(&chunk[..count]);
+        }
+    }
+
+    /// A message's head.
+    pub async fn head(&mut self) -> String {
+        self.until("\r\n\r\n").await
+    }
+
+    /// Exactly so many bytes.
+    pub async fn exactly(&mut self, count: usize) -> Vec<u8> {
+        while self.buffer.len() < count {
+            let mut chunk = [0; 4096];
+            let read = self.stream.read(&mut chunk).await.expect("read");
+            assert!(read > 0, "the end came {} bytes early", count - self.buffer.len());
+            self.buffer.extend_from_slice(&chunk[..read]);
+        }
+        self.buffer.drain(..count).collect()
+    }
+
+    /// Like `until`, but the connection's end is `None`.
+    pub async fn try_until(&mut self, end: &str) -> Option<String> {
+        loop {
+            let place = self.buffer.windows(end.len()).position(|window| window == end.as_bytes());
+            if let Some(place) = place {
+                let taken: Vec<u8> = self.buffer.drain(..place + end.len()).collect();
+                return Some(String::from_utf8_lossy(&taken).into_owned());
+            }
+            self.more().await?;
+        }
+    }
+
+    /// Like `exactly`, but the connection's end is `None`.
+    pub async fn try_exactly(&mut self, count: usize) -> Option<Vec<u8>> {
+        while self.buffer.len() < count {
+            self.more().await?;
+        }
+        Some(self.buffer.drain(..count).collect())
+    }
+
+    async fn more(&mut self) -> Option<()> {
+        let mut chunk = [0; 16 * 1024];
+        let count = self.stream.read(&mut chunk).await.ok()?;
+        self.buffer.extend_from_slice(&chunk[..count]);
+        (count > 0).then_some(())
+    }
+
+    /// Like `write`, for a peer that may be gone.
+    pub async fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.write_all(bytes).await
+    }
+
+    /// Ends the connection with a reset.
+    pub fn reset(self) {
+        crate::streams::reset_at_close(&self.stream);
+    }
+
+    /// Everything up to the end of the connection; a reset counts as an end.
+    pub async fn rest(&mut self) -> Vec<u8> {
+        let mut rest = std::mem::take(&mut self.buffer);
+        let _ = self.stream.read_to_end(&mut rest).await;
+        rest
+    }
+
+    /// Nothing more will come from here; the other direction goes on.
+    pub async fn finish(&mut self) {
+        self.stream.shutdown().await.expect("shutdown");
+    }
+}
+
+impl From<TcpStream> for Wire {
+    fn from(stream: TcpStream) -> Self {
+        stream.set_nodelay(true).expect("nodelay");
+        Self { stream, buffer: Vec::new() }
+    }
+}

@@ -1,0 +1,96 @@
+//! When there is no room, new work is refused by name and counted, what is there goes on, and the end of the shortage
+//! is seen. (The memory limit is proven by the unit tests of `system::memory`.)
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use spanmesh_tests::process::Start;
+use spanmesh_tests::{Client, Dir, Origin, Process, Protocol, Proxy, Wire, eventually, run};
+use tokio::net::TcpStream;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_spanmesh-proxy-under-test");
+
+fn between(upstream: SocketAddr, protocol: Protocol, more: &str) -> String {
+    format!(
+        "{more}listeners:\n- {{name: in, mode: inbound, address: '127.0.0.1:0', protocol: http, upstream: app}}\n\
+         upstreams:\n- {{name: app, addresses: ['{upstream}'], protocol: {}}}\n",
+        protocol.word()
+    )
+}
+
+#[test]
+fn beyond_its_connections_it_refuses_and_says_overload() {
+    for (client, upstream) in Protocol::PAIRS {
+        run(async move {
+            let origin = Origin::hello(upstream).await;
+            let proxy = Proxy::start(&between(origin.address, upstream, "limits: {connections: 3}\n"));
+            let mut clients = Vec::new();
+            for _ in 0..3 {
+                let mut one = Client::connect(client, proxy.address("in")).await;
+                assert_eq!(one.get("/").await.status, 200);
+                clients.push(one);
+            }
+            for _ in 0..2 {
+                let mut refused = Wire::connect(proxy.address("in")).await;
+                assert!(refused.rest().await.is_empty(), "closed without a word");
+            }
+            let active = || proxy.metric("spanmesh_proxy_connections_active", &[]);
+            assert_eq!(proxy.metric("spanmesh_proxy_connections_refused_total", &["reason=\"overload\""]), 2.0);
+            assert_eq!(active(), 3.0);
+            let log = proxy.logged(5).await;
+            assert_eq!(log.iter().filter(|line| line["flag"] == "overload").count(), 2);
+            for one in &mut clients {
+                assert_eq!(one.get("/").await.status, 200, "what is there goes on");
+            }
+            clients.pop();
+            eventually("there is room", || active() == 2.0).await;
+            assert_eq!(Client::connect(client, proxy.address("in")).await.get("/").await.status, 200);
+        });
+    }
+}
+
+#[test]
+fn without_file_descriptors_it_serves_what_it_has_and_recovers() {
+    run(async {
+        let origin = Origin::hello(Protocol::Http1).await;
+        let dir = Dir::new();
+        let yaml = between(origin.address, Protocol::Http1, "");
+        let start = Start { program: PROGRAM, dir: dir.as_ref(), yaml: &yaml, open_files: Some(64) };
+        let mut proxy = Process::spawn(start).await;
+        let mut first = Client::connect(Protocol::Http1, proxy.address("in")).await;
+        assert_eq!(first.get("/").await.status, 200);
+        let mut crowd = Vec::new();
+        for _ in 0..100 {
+            crowd.push(TcpStream::connect(proxy.address("in")).await.expect("the kernel accepts"));
+        }
+        eventually("it has no descriptor left", || open_files(proxy.id()) >= 63).await;
+        // The connection to the origin may have been closed in between, so one that is there is all that is asked for.
+        for _ in 0..20 {
+            assert_eq!(first.get("/").await.status, 200);
+        }
+        let before = processor_ticks(proxy.id());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let ticks = processor_ticks(proxy.id()) - before;
+        assert!(ticks < 20, "accept spins: {ticks} of 100 ticks");
+
+        drop(crowd);
+        eventually("there are descriptors", || open_files(proxy.id()) < 40).await;
+        assert_eq!(Client::connect(Protocol::Http1, proxy.address("in")).await.get("/").await.status, 200);
+        assert!(proxy.metric("spanmesh_proxy_accept_errors_total", &["kind=\"files\""]) >= 1.0);
+        proxy.signal(Signal::TERM);
+        assert_eq!(proxy.exit_code().await, Some(0), "{}", proxy.said());
+    });
+}
+
+fn open_files(process: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{process}/fd")).map_or(0, Iterator::count)
+}
+
+/// Time that the process has used, in hundredths of a second.
+fn processor_ticks(process: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).expect("stat");
+    // After the name in parentheses: user time is the 12th field, system time the 13th.
+    let (_, fields) = stat.rsplit_once(')').expect("a name");
+    fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum()
+}
