@@ -4,11 +4,13 @@
 
 use std::collections::VecDeque;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
@@ -87,6 +89,11 @@ where
     S: tower::Service<Request<Incoming>, Response = Answer, Error = BoxError> + Clone + Send + 'static,
     S::Future: Send,
 {
+    let asked = AtomicBool::new(false);
+    let service = service_fn(|request| {
+        asked.store(true, Ordering::Relaxed);
+        service.call(request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(IDLE)
@@ -97,7 +104,9 @@ where
     // A client that goes away or sends nonsense is its own trouble.
     let lingered = async {
         close(closing).await;
-        tokio::time::sleep(LINGER).await;
+        if !asked.load(Ordering::Relaxed) {
+            tokio::time::sleep(LINGER).await;
+        }
     };
     tokio::select! {
         _ = connection.as_mut() => return,
@@ -136,7 +145,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(10);
 const HEAD: usize = 16 * 1024;
 /// A closing server waits so long for the request of a client that has just connected.
-const LINGER: Duration = Duration::from_millis(200);
+const LINGER: Duration = Duration::from_secs(1);
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 #[cfg(test)]

@@ -424,8 +424,8 @@ const RESOLVE_WAIT: Duration = Duration::from_secs(5);
 const RELOAD_LOOK: Duration = Duration::from_secs(2);
 const PIPES_LOOK: Duration = Duration::from_secs(1);
 const FLUSH_WAIT: Duration = Duration::from_secs(5);
-/// Answers of the two servers that are on their way.
-const SERVERS_WAIT: Duration = Duration::from_millis(500);
+/// Answers of the two servers that are on their way: longer than a server lingers for a request.
+const SERVERS_WAIT: Duration = Duration::from_millis(1500);
 /// A worker that has not ended so long after its last connection was cut never will.
 const STUCK: Duration = Duration::from_secs(5);
 
