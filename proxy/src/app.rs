@@ -127,7 +127,7 @@ impl Parts {
             access_log: AccessLog::open(target, registry).map_err(StartError::System)?,
             exporter: exporter(config, registry).map_err(StartError::System)?,
             tls: tls::Configured::new(config)?,
-            shared: Shared::new(memory.clone(), config.limits.pipe_bytes),
+            shared: Shared::new(memory.clone(), config.limits.pipe_bytes, window_bytes(config)),
             memory,
             config: config.clone(),
             registry: registry.clone(),
@@ -135,6 +135,14 @@ impl Parts {
             health: Health::new(),
         })
     }
+}
+
+/// What the windows may promise: never more of the container than its other work can spare.
+fn window_bytes(config: &Config) -> usize {
+    let spare = system::cgroup::Cgroup::own().memory_limit().map(|limit| limit / WINDOW_SHARE);
+    spare
+        .and_then(|spare| spare.try_into().ok())
+        .map_or(config.limits.window_bytes, |spare: usize| config.limits.window_bytes.min(spare))
 }
 
 fn exporter(config: &Config, registry: &Registry) -> io::Result<Option<Exporter>> {
@@ -307,3 +315,5 @@ const STATUS: &str = "status";
 /// A predecessor answers within milliseconds; one that hangs must not keep its successor from starting.
 const HANDOVER_WAIT: Duration = Duration::from_secs(5);
 const ORDERS: usize = 4;
+/// The windows of HTTP/2 promise at most this part of the container's memory: a quarter.
+const WINDOW_SHARE: u64 = 4;

@@ -15,3 +15,4 @@ pub mod serve;
 pub mod stalled;
 pub mod watched;
 pub mod websocket;
+pub mod windows;

@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use crate::http::windows::Windows;
 use crate::net::copy::Side;
-use crate::net::copy::pipe::PipeBudget;
 use crate::net::server_first::ServerFirst;
+use crate::system::budget::Budget;
 use crate::system::memory::MemoryWatch;
 
 /// Clones share.
@@ -16,15 +17,19 @@ pub struct Shared {
     /// Memory runs out for the whole process at once. Written by the memory watch, read once per request.
     memory: MemoryWatch,
     /// Pipe pages are limited per user id, so the workers draw on one budget. Written when a pipe is made or closed.
-    pub pipes: Arc<PipeBudget>,
+    pub pipes: Arc<Budget>,
+    /// Memory runs out for the whole process at once, and a window is a promise of it. Written when an HTTP/2 connection
+    /// is made or ends.
+    pub windows: Windows,
     /// Destinations that speak before their clients do. Found out at the price of a wait, so it is paid once and not
     /// once per worker. Asked once for each connection whose protocol is not declared.
     server_first: Arc<Mutex<ServerFirst>>,
 }
 
 impl Shared {
-    pub fn new(memory: MemoryWatch, pipe_bytes: usize) -> Self {
-        Self { memory, pipes: PipeBudget::new(pipe_bytes), server_first: Arc::default() }
+    pub fn new(memory: MemoryWatch, pipe_bytes: usize, window_bytes: usize) -> Self {
+        let (pipes, windows) = (Budget::new(pipe_bytes), Windows(Budget::new(window_bytes)));
+        Self { memory, pipes, windows, server_first: Arc::default() }
     }
 
     pub fn is_overloaded(&self) -> bool {

@@ -2,6 +2,7 @@
 //!
 //! Reading is split from deciding: [`cgroup`] turns the kernel's files into numbers, what is decided from them is pure.
 
+pub mod budget;
 pub mod cgroup;
 pub mod files;
 pub mod memory;

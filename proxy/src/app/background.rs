@@ -20,9 +20,8 @@ use crate::admin::{self, AdminState, Command};
 use crate::drain::Draining;
 use crate::handover;
 use crate::identity::reload::{self, ReloadEvent};
-use crate::net::copy::pipe::PipeBudget;
-use crate::system;
-use crate::telemetry::metrics::{Registry, family};
+use crate::system::{self, budget::Budget};
+use crate::telemetry::metrics::{AnyThread, Gauge, family};
 
 pub struct Background {
     pub parts: Parts,
@@ -377,7 +376,9 @@ fn watches(parts: &mut Parts) {
     system::process::show(&parts.registry);
     let memory = parts.memory.clone();
     tokio::spawn(memory.run(system::cgroup::Cgroup::own(), parts.config.limits.memory_percent, parts.registry.clone()));
-    tokio::spawn(pipes(parts.shared.pipes.clone(), parts.config.limits.pipe_bytes, parts.registry.clone()));
+    let registry = parts.registry.shared();
+    tokio::spawn(held(parts.shared.pipes.clone(), registry.gauge(family::SPLICE_PIPE_BYTES, &[])));
+    tokio::spawn(held(parts.shared.windows.0.clone(), registry.gauge(family::HTTP2_WINDOW_BYTES, &[])));
     for (listener, live) in std::mem::take(&mut parts.tls.live) {
         let registry = parts.registry.clone();
         let expiry = {
@@ -409,12 +410,11 @@ fn watches(parts: &mut Parts) {
     }
 }
 
-/// Shows what splicing holds. The workers take and give pipes without a thought for it.
-async fn pipes(budget: Arc<PipeBudget>, all: usize, registry: Registry) {
-    let held = registry.shared().gauge(family::SPLICE_PIPE_BYTES, &[]);
+/// Shows what is held of a budget. The workers take and give without a thought for it.
+async fn held(budget: Arc<Budget>, gauge: Gauge<AnyThread>) {
     loop {
-        held.set(i64::try_from(all.saturating_sub(budget.left())).unwrap_or(i64::MAX));
-        tokio::time::sleep(PIPES_LOOK).await;
+        gauge.set(i64::try_from(budget.held()).unwrap_or(i64::MAX));
+        tokio::time::sleep(BUDGET_LOOK).await;
     }
 }
 
@@ -422,7 +422,7 @@ async fn pipes(budget: Arc<PipeBudget>, all: usize, registry: Registry) {
 const RESOLVE_WAIT: Duration = Duration::from_secs(5);
 /// Kubernetes takes a minute or more to bring a changed secret into a pod; this adds little.
 const RELOAD_LOOK: Duration = Duration::from_secs(2);
-const PIPES_LOOK: Duration = Duration::from_secs(1);
+const BUDGET_LOOK: Duration = Duration::from_secs(1);
 const FLUSH_WAIT: Duration = Duration::from_secs(5);
 /// Answers of the two servers that are on their way: longer than a server lingers for a request.
 const SERVERS_WAIT: Duration = Duration::from_millis(1500);

@@ -123,6 +123,9 @@ section! {
         memory_percent: u8 [10u8 ..= 100u8] = 90,
         /// Kernel pipe memory for moving opaque bytes; 0 moves them through the process.
         pipe_bytes: usize as Size [0usize ..= GI] = 16 * MI,
+        /// What the windows of all HTTP/2 connections together may let their peers send ahead, and never more than a
+        /// quarter of the container's memory. A connection takes 16 MiB of it; one that finds less opens a window of 1 MiB.
+        window_bytes: usize as Size [0usize ..= TI] = GI,
         /// How long the answer to `Expect: 100-continue` is awaited before the body is sent all the same.
         continue_wait: Duration [MILLISECOND ..= MINUTE] = SECOND,
     }
@@ -221,6 +224,7 @@ impl Form for LogTarget {
 pub const KI: usize = 1 << 10;
 pub const MI: usize = 1 << 20;
 pub const GI: usize = 1 << 30;
+pub const TI: usize = 1 << 40;
 
 pub const ZERO: Duration = Duration::ZERO;
 pub const MILLISECOND: Duration = Duration::from_millis(1);

@@ -23,6 +23,7 @@ use tokio_rustls::client::TlsStream;
 use super::body::RequestBody;
 use super::cut::{Cut, Uploads};
 use super::pool::Pooled;
+use super::windows::Windows;
 use crate::error::Flag;
 use crate::identity::failure::{Peer, TlsFailure};
 use crate::net::connect::{self, ConnectError};
@@ -44,6 +45,7 @@ pub struct Settings {
     pub tls: Option<Arc<Tls>>,
     pub header_bytes: usize,
     pub header_count: usize,
+    pub windows: Windows,
 }
 
 /// One client configuration for each set of protocols offered; sessions are resumed only within one of them.
@@ -166,12 +168,13 @@ where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let uploads = Uploads::default();
+    let window = settings.windows.open();
     let (send, connection) = http2::Builder::new(uploads.clone())
         .timer(TokioTimer::new())
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_WAIT)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(window.stream)
+        .initial_connection_window_size(window.connection)
         .max_send_buf_size(SEND_BUFFER)
         .initial_max_send_streams(UNSETTLED)
         .max_header_list_size(u32::try_from(settings.header_bytes).unwrap_or(u32::MAX))
@@ -188,7 +191,7 @@ where
         .await;
         // Requests that it took and did not send are given back when it is dropped; their leases hold the other end of
         // this `Rc`, so without this they would wait for ever.
-        drop(polled.take());
+        drop((polled.take(), window));
         if let Err(error) = ended {
             tracing::debug!(%error, "upstream HTTP/2 connection ended");
         }
@@ -414,9 +417,6 @@ const MARK: u32 = 0x14;
 /// and given up after this wait.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 const PING_WAIT: Duration = Duration::from_secs(10);
-/// 64 stalled streams fit into a connection's window before the others feel it.
-pub const STREAM_WINDOW: u32 = 256 * 1024;
-pub const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 pub const SEND_BUFFER: usize = 64 * 1024;
 /// hyper refuses less.
 pub const MIN_BUFFER: usize = 8192;

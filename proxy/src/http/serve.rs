@@ -23,7 +23,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Sleep;
 
-use super::client::{CONNECTION_WINDOW, HYPER_HEADER_COUNT, MIN_BUFFER, SEND_BUFFER, STREAM_WINDOW};
+use super::client::{HYPER_HEADER_COUNT, MIN_BUFFER, SEND_BUFFER};
 use super::stalled::{Carried, Streams};
 use super::watched::Watched;
 use crate::connection::Connection;
@@ -78,13 +78,14 @@ where
 {
     connection.http2.set(true);
     let limits = &connection.worker.limits;
+    let window = connection.worker.shared.windows.open();
     let mut builder = http2::Builder::new(Streams::of(&connection));
     builder
         .timer(TokioTimer::new())
         .auto_date_header(false)
         .enable_connect_protocol()
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(window.stream)
+        .initial_connection_window_size(window.connection)
         .max_send_buf_size(SEND_BUFFER)
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(u32::try_from(limits.header_bytes.saturating_mul(HEAD_SLACK)).unwrap_or(u32::MAX));

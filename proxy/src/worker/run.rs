@@ -212,7 +212,8 @@ fn build(plan: &Plan) -> io::Result<Built> {
             tokio::task::spawn_local(upstreams::follow(upstream.clone(), addresses.clone()));
         }
     }
-    let plain = Plain { header_bytes: limits.header_bytes, header_count: limits.header_count };
+    let windows = plan.shared.windows.clone();
+    let plain = Plain { header_bytes: limits.header_bytes, header_count: limits.header_count, windows };
     let upstreams = Upstreams::new(configured, plain, meters.upstream(&Rc::from(ORIGINAL)));
     let active = Rc::new(Cell::new(0));
     let mut listeners = HashMap::new();
@@ -248,6 +249,7 @@ fn upstream(plan: &Plan, upstream: &config::Upstream, meters: &Meters) -> Rc<Ups
         tls: plan.tls.get(&upstream.name).cloned(),
         header_bytes: limits.header_bytes,
         header_count: limits.header_count,
+        windows: plan.shared.windows.clone(),
     };
     let name: Rc<str> = Rc::from(upstream.name.as_str());
     let meters = meters.upstream(&name);
@@ -376,7 +378,7 @@ mod tests {
             acceptors: HashMap::new(),
             tls: HashMap::new(),
             addresses: HashMap::new(),
-            shared: Shared::new(MemoryWatch::new(), 0),
+            shared: Shared::new(MemoryWatch::new(), 0, 0),
             registry: registry.clone(),
             access_log: AccessLog::open(None, &registry).unwrap(),
             spans: None,

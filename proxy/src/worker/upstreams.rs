@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use crate::config::UpstreamProtocol;
 use crate::http::client::Settings;
 use crate::http::pool::{Times, Upstream};
+use crate::http::windows::Windows;
 use crate::meters::UpstreamMeters;
 
 pub struct Upstreams {
@@ -33,10 +34,10 @@ struct Named {
 }
 
 /// What connections to addresses without a configuration of their own are made with.
-#[derive(Clone, Copy)]
 pub struct Plain {
     pub header_bytes: usize,
     pub header_count: usize,
+    pub windows: Windows,
 }
 
 impl Upstreams {
@@ -107,6 +108,7 @@ impl Upstreams {
             tls: None,
             header_bytes: self.plain.header_bytes,
             header_count: self.plain.header_count,
+            windows: self.plain.windows.clone(),
         };
         let name = Rc::from(ORIGINAL);
         Rc::new(Upstream::new(name, UpstreamProtocol::Auto, settings, TIMES, self.meters.clone()))

@@ -35,5 +35,6 @@ mod trace;
 mod trailers;
 mod upgrades;
 mod upstream_tls;
+mod window_budget;
 mod windows;
 mod workers;

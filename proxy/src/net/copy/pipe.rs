@@ -4,45 +4,22 @@
 //! budget and a connection holds a pipe only while its source is ahead of it. Without a pipe bytes are moved by read
 //! and write: slower, never wrong.
 
-use std::{
-    cell::RefCell,
-    io,
-    os::fd::OwnedFd,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-};
+use std::{cell::RefCell, io, os::fd::OwnedFd, sync::Arc};
 
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice};
 use tokio::net::TcpStream;
 
-/// Bytes of pipe that this process may hold; shared by its workers.
-#[derive(Debug)]
-pub struct PipeBudget {
-    left: AtomicUsize,
-}
-
-impl PipeBudget {
-    pub fn new(bytes: usize) -> Arc<Self> {
-        Arc::new(Self { left: AtomicUsize::new(bytes) })
-    }
-
-    /// What may still be taken.
-    pub fn left(&self) -> usize {
-        self.left.load(Relaxed)
-    }
-}
+use crate::system::budget::{Budget, Lease};
 
 /// One worker's pipes: a few that wait for the next use, others made while the budget lasts.
 #[derive(Debug)]
 pub struct Pipes {
-    budget: Arc<PipeBudget>,
+    budget: Arc<Budget>,
     spare: RefCell<Vec<Pipe>>,
 }
 
 impl Pipes {
-    pub fn new(budget: Arc<PipeBudget>) -> Self {
+    pub fn new(budget: Arc<Budget>) -> Self {
         Self { budget, spare: RefCell::default() }
     }
 
@@ -69,8 +46,8 @@ pub(super) struct Pipe {
 }
 
 impl Pipe {
-    fn open(budget: &Arc<PipeBudget>) -> Option<Self> {
-        let lease = Lease::take(budget, PIPE_SIZE)?;
+    fn open(budget: &Arc<Budget>) -> Option<Self> {
+        let lease = budget.take(PIPE_SIZE)?;
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
         // Beyond the user's limit the kernel gives pipes of two pages, which are worse than none.
         let size = fcntl_setpipe_size(&writer, PIPE_SIZE).or_else(|_| fcntl_getpipe_size(&writer)).ok()?;
@@ -94,26 +71,6 @@ impl Pipe {
     }
 }
 
-/// The part of the budget that a pipe holds while it lives.
-#[derive(Debug)]
-struct Lease {
-    budget: Arc<PipeBudget>,
-    bytes: usize,
-}
-
-impl Lease {
-    fn take(budget: &Arc<PipeBudget>, bytes: usize) -> Option<Self> {
-        let taken = budget.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(bytes));
-        taken.ok().map(|_| Self { budget: budget.clone(), bytes })
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.budget.left.fetch_add(self.bytes, Relaxed);
-    }
-}
-
 fn flags() -> SpliceFlags {
     SpliceFlags::MOVE | SpliceFlags::NONBLOCK
 }
@@ -132,25 +89,25 @@ mod tests {
 
     #[test]
     fn pipes_end_with_the_budget_and_come_back_to_it() {
-        let budget = PipeBudget::new(2 * PIPE_SIZE + 1);
+        let budget = Budget::new(2 * PIPE_SIZE + 1);
         let pipes = Pipes::new(budget.clone());
         let (first, second) = (pipes.take().unwrap(), pipes.take().unwrap());
         assert!(pipes.take().is_none());
         drop(first);
-        assert_eq!(budget.left(), PIPE_SIZE + 1);
+        assert_eq!(budget.held(), PIPE_SIZE);
         pipes.give(second);
-        assert_eq!(budget.left(), PIPE_SIZE + 1, "a spare pipe is held");
+        assert_eq!(budget.held(), PIPE_SIZE, "a spare pipe is held");
         assert!(pipes.take().is_some());
         drop(pipes);
-        assert_eq!(budget.left(), 2 * PIPE_SIZE + 1);
+        assert_eq!(budget.held(), 0);
     }
 
     #[test]
     fn a_worker_keeps_few_spare_pipes() {
-        let budget = PipeBudget::new(64 * PIPE_SIZE);
+        let budget = Budget::new(64 * PIPE_SIZE);
         let pipes = Pipes::new(budget.clone());
         let taken: Vec<_> = (0..2 * SPARE_MAX).map(|_| pipes.take().unwrap()).collect();
         taken.into_iter().for_each(|pipe| pipes.give(pipe));
-        assert_eq!(budget.left(), (64 - SPARE_MAX) * PIPE_SIZE);
+        assert_eq!(budget.held(), SPARE_MAX * PIPE_SIZE);
     }
 }

@@ -14,7 +14,8 @@ use tokio::{
     time::timeout,
 };
 
-use super::{pipe::PipeBudget, *};
+use super::*;
+use crate::system::budget::Budget;
 
 const LONG: Duration = Duration::from_secs(60);
 const MIB: usize = 1 << 20;
@@ -26,7 +27,7 @@ struct Copied {
     moved: Rc<Moved>,
     first: Rc<RefCell<Vec<Side>>>,
     polls: Arc<AtomicUsize>,
-    budget: Arc<PipeBudget>,
+    budget: Arc<Budget>,
     end: JoinHandle<CopyEnd>,
 }
 
@@ -44,7 +45,7 @@ async fn copied(idle: Duration, prefix: &'static [u8], pipe_bytes: usize) -> Cop
     let moved = watch.moved();
     let polls = Arc::new(AtomicUsize::new(0));
     let counted = polls.clone();
-    let budget = PipeBudget::new(pipe_bytes);
+    let budget = Budget::new(pipe_bytes);
     let pipes = Pipes::new(budget.clone());
     let end = spawn_local(async move {
         let mut copy = pin!(copy_tcp(Prefixed::new(from, prefix), to, &watch, &pipes));
@@ -162,7 +163,7 @@ async fn sniffed_bytes_are_written_first() {
     assert_eq!(*c.first.borrow(), [Side::Client]);
 }
 
-async fn bulk(pipe_bytes: usize) -> (u64, Arc<PipeBudget>) {
+async fn bulk(pipe_bytes: usize) -> (u64, Arc<Budget>) {
     const LENGTH: usize = 64 * MIB;
     let c = copied(LONG, b"", pipe_bytes).await;
     let ((client_read, client_write), (upstream_read, upstream_write)) = (split(c.client), split(c.upstream));
@@ -184,7 +185,7 @@ async fn bulk(pipe_bytes: usize) -> (u64, Arc<PipeBudget>) {
 async fn bulk_is_moved_whole_and_in_the_kernel() {
     let (spliced, budget) = bulk(16 * MIB).await;
     assert!(spliced > 64 * MIB as u64, "only {spliced} bytes were spliced");
-    assert_eq!(budget.left(), 16 * MIB, "every pipe was given back");
+    assert_eq!(budget.held(), 0, "every pipe was given back");
 }
 
 #[tokio::test(flavor = "local")]
@@ -200,7 +201,7 @@ async fn a_talk_in_small_pieces_needs_no_pipe() {
         exact(&mut c.upstream, 1000).await;
     }
     assert_eq!(c.moved.spliced.get(), 0);
-    assert_eq!(c.budget.left(), 16 * MIB);
+    assert_eq!(c.budget.held(), 0);
 }
 
 #[tokio::test(flavor = "local")]
@@ -221,7 +222,7 @@ async fn a_reader_that_stalls_holds_little_and_costs_nothing() {
         });
         let stalled = settled(|| sent.get()).await;
         assert!(stalled < length as u64 / 2, "{stalled} bytes were taken from the sender");
-        assert!(c.budget.left() + 2 * 256 * 1024 >= pipe_bytes);
+        assert!(c.budget.held() <= 2 * 256 * 1024);
         let before = c.polls.load(Relaxed);
         sleep(Duration::from_millis(300)).await;
         assert!(c.polls.load(Relaxed) - before < 10, "it spins");
@@ -244,7 +245,7 @@ async fn a_quiet_connection_holds_no_pipe_beyond_the_spare_ones() {
     let sending = c.client.write_all(&[7; 8 * MIB]);
     let (sent, _) = tokio::join!(sending, exact(&mut c.upstream, 8 * MIB));
     sent.unwrap();
-    let held = settled(|| (16 * MIB - c.budget.left()) as u64).await;
+    let held = settled(|| c.budget.held() as u64).await;
     assert!(held <= 256 * 1024);
     assert!(!c.end.is_finished());
 }
@@ -379,7 +380,7 @@ async fn what_a_stream_holds_back_is_flushed_before_waiting() {
 #[tokio::test(flavor = "local")]
 async fn the_future_stays_small() {
     let ((_a, from), (to, _b)) = (pair().await, pair().await);
-    let (watch, pipes) = (CopyWatch::new(LONG), Pipes::new(PipeBudget::new(0)));
+    let (watch, pipes) = (CopyWatch::new(LONG), Pipes::new(Budget::new(0)));
     let size = size_of_val(&copy_tcp(from, to, &watch, &pipes));
     assert!(size <= 1024, "{size} bytes a connection");
 }
@@ -418,7 +419,7 @@ fn measure(length: usize, pipe_bytes: usize) -> (f64, f64) {
     let (start, before) = (std::time::Instant::now(), cpu());
     runtime.block_on(async move {
         let (client, upstream) = (TcpStream::connect(from).await.unwrap(), TcpStream::connect(to).await.unwrap());
-        let (watch, pipes) = (CopyWatch::new(LONG), Pipes::new(PipeBudget::new(pipe_bytes)));
+        let (watch, pipes) = (CopyWatch::new(LONG), Pipes::new(Budget::new(pipe_bytes)));
         let (moved, mut copy) = (watch.moved(), pin!(copy_tcp(client, upstream, &watch, &pipes)));
         poll_fn(|cx| match copy.as_mut().poll(cx) {
             Poll::Pending if moved.up.get() < length as u64 => Poll::Pending,

@@ -124,6 +124,8 @@ families! {
         "Bytes of opaque connections carried.";
     Gauge SPLICE_PIPE_BYTES "splice_pipe_bytes" Bytes []
         "Memory of the kernel's pipes that splicing holds now.";
+    Gauge HTTP2_WINDOW_BYTES "http2_window_bytes" Bytes []
+        "Memory that the wide windows of HTTP/2 connections promise to their peers now.";
 
     // TLS
     Counter TLS_HANDSHAKES "tls_handshakes" None ["listener" "outcome"]
