@@ -1,30 +1,34 @@
 //! The attempts of one request: pick an endpoint, lease a connection, send, wait for the head of the answer, and ask
 //! the rules whether a failure may be followed by another try. Returns the first answer that stays.
 
+mod limit;
+mod missed;
+mod supply;
+
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, SEC_WEBSOCKET_KEY, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
+use http::header::SEC_WEBSOCKET_KEY;
+use http::{HeaderValue, Response, Version};
 use hyper::body::{Body, Incoming};
 use spanmesh_proto::SpanId;
 
-use super::body::{RequestBody, Upload, is_reset};
-use super::client::{ConnectFailure, Lease, Wanted};
-use super::headers::{self, Head, Trailers, Upgrade};
+use self::limit::Limit;
+pub use self::missed::Missed;
+use self::supply::{Stock, Supply};
+use super::client::{Lease, Wanted};
+use super::headers::{Head, Upgrade};
 use super::pool::{Age, Pooled, Upstream};
-use super::replay::{Gate, Replay};
-use super::websocket;
+use super::replay::Gate;
 use crate::config::{Mode, UpstreamProtocol};
 use crate::error::Flag;
 use crate::exchange::Exchange;
 use crate::rules::balance::{self, Pick};
 use crate::rules::retry::{self, Decision, Failure, Policy, Progress, Stop};
 use crate::trace::context::{self, TraceContext};
-use crate::trace::w3c;
 
 /// What a request is sent with.
 pub struct Job<'a> {
@@ -187,32 +191,6 @@ fn discard(answered: Answered) {
     });
 }
 
-/// A failed attempt.
-pub struct Missed {
-    failure: Failure,
-    flag: Flag,
-    reason: Option<h2::Reason>,
-    /// An answer that the policy would rather not have; it is what the client gets if there is no other.
-    kept: Option<Box<Answered>>,
-}
-
-impl Missed {
-    pub fn new(failure: Failure, flag: Flag) -> Self {
-        Self { failure, flag, reason: None, kept: None }
-    }
-}
-
-impl From<ConnectFailure> for Missed {
-    fn from(failure: ConnectFailure) -> Self {
-        tracing::debug!(flag = failure.flag.name(), "{}", failure.text);
-        let kind = match failure.flag {
-            Flag::ConnectTimeout => Failure::ConnectTimeout,
-            _ => Failure::ConnectFailed,
-        };
-        Self::new(kind, failure.flag)
-    }
-}
-
 async fn one(job: &Job<'_>, pooled: &Rc<Pooled>, span: SpanId, supply: &mut Supply) -> Result<Answered, Missed> {
     let limit = Limit::new(job, matches!(supply.body, Stock::Empty));
     let mut lease = lease(job, pooled, supply.age, &limit).await?;
@@ -233,7 +211,7 @@ async fn one(job: &Job<'_>, pooled: &Rc<Pooled>, span: SpanId, supply: &mut Supp
             if let Some(request) = message {
                 supply.unsent = Some((request, lease.version()));
             }
-            Err(classify(job, &lease, written, error.error()))
+            Err(missed::classify(job, &lease, written, error.error()))
         }
     }
 }
@@ -258,45 +236,6 @@ async fn lease(job: &Job<'_>, pooled: &Rc<Pooled>, age: Age, limit: &Limit<'_>) 
     }
 }
 
-/// The time that an attempt has: the request's deadline or the policy's own limit, and in any case the idle timeout
-/// while no byte moves.
-struct Limit<'a> {
-    exchange: &'a Exchange,
-    due: Option<(Instant, Flag)>,
-    /// Whose silence it is when nothing moves: the client's, while it still has something to send.
-    still: Flag,
-}
-
-impl<'a> Limit<'a> {
-    fn new(job: &'a Job<'_>, sent: bool) -> Self {
-        let still = if sent { Flag::RequestTimeout } else { Flag::IdleTimeout };
-        let own = job.policy.and_then(|policy| policy.attempt_timeout).map(|timeout| Instant::now() + timeout);
-        let due = match (own, job.exchange.deadline()) {
-            (Some(own), deadline) if deadline.is_none_or(|deadline| own < deadline) => {
-                Some((own, Flag::AttemptTimeout))
-            }
-            (_, deadline) => deadline.map(|deadline| (deadline, Flag::RequestTimeout)),
-        };
-        Self { exchange: job.exchange, due, still }
-    }
-
-    async fn keep<T>(&self, future: impl Future<Output = T>) -> Result<T, Missed> {
-        let mut future = pin!(future);
-        loop {
-            let moved = self.exchange.moved();
-            let idle = Instant::now() + self.exchange.idle_timeout();
-            let limit = self.due.filter(|(due, _)| *due <= idle);
-            let (due, flag) = limit.unwrap_or((idle, self.still));
-            match tokio::time::timeout_at(due.into(), future.as_mut()).await {
-                Ok(value) => return Ok(value),
-                // A long body is on its way: it does not lie still.
-                Err(_) if limit.is_none() && self.exchange.moved() != moved => {}
-                Err(_) => return Err(Missed::new(Failure::AttemptTimeout, flag)),
-            }
-        }
-    }
-}
-
 fn wanted(job: &Job<'_>) -> Wanted {
     match (job.upstream.protocol, &job.upstream.settings.tls) {
         (UpstreamProtocol::Http1, _) => Wanted::Http1,
@@ -314,247 +253,9 @@ fn wanted(job: &Job<'_>) -> Wanted {
     }
 }
 
-/// What an error of the engine means for the request.
-fn classify(job: &Job<'_>, lease: &Lease, written: bool, error: &hyper::Error) -> Missed {
-    tracing::debug!(%error, written, reused = lease.reused, "attempt failed");
-    if job.exchange.has_request_failed() {
-        return Missed::new(Failure::Reset, Flag::ClientReset);
-    }
-    if let Some(h2) = h2_error(error) {
-        return match h2.reason() {
-            Some(reason @ h2::Reason::REFUSED_STREAM) if h2.is_remote() => {
-                let reason = h2.is_reset().then_some(reason);
-                Missed { reason, ..Missed::new(Failure::RefusedStream, Flag::UpstreamReset) }
-            }
-            // Only the peer's own GOAWAY says which streams it has not looked at; one of ours ends them all.
-            _ if h2.is_go_away() && h2.is_remote() => Missed::new(Failure::GoAway, Flag::UpstreamReset),
-            _ if !written => Missed::new(Failure::NotWritten, Flag::UpstreamClosed),
-            reason => {
-                let reason = if h2.is_reset() && h2.is_remote() { reason } else { None };
-                Missed { reason, ..Missed::new(Failure::Reset, Flag::UpstreamReset) }
-            }
-        };
-    }
-    let closed = error.is_incomplete_message() || error.is_canceled() || error.is_closed() || is_io(error);
-    if !written {
-        return Missed::new(Failure::NotWritten, Flag::UpstreamClosed);
-    }
-    // The origin closed an idle connection while the request was on its way: a safe method may go out again.
-    if closed && lease.reused && job.head.method.is_safe() {
-        return Missed::new(Failure::NotWritten, Flag::UpstreamClosed);
-    }
-    match (closed, is_reset(error)) {
-        (_, true) => Missed::new(Failure::Reset, Flag::UpstreamReset),
-        (true, false) => Missed::new(Failure::Reset, Flag::UpstreamClosed),
-        (false, false) => Missed::new(Failure::Reset, Flag::ProtocolError),
-    }
-}
-
-fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
-    find(error)
-}
-
-fn is_io(error: &hyper::Error) -> bool {
-    find::<std::io::Error>(error).is_some()
-}
-
-fn find<'a, E: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a E> {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(found) = error.downcast_ref::<E>() {
-            return Some(found);
-        }
-        cause = error.source();
-    }
-    None
-}
-
-/// The request's body and headers, as far as another attempt can still have them.
-struct Supply {
-    body: Stock,
-    continue_wait: Option<Duration>,
-    /// How new the next connection must be.
-    age: Age,
-    /// A request that the engine gave back whole.
-    unsent: Option<(Request<RequestBody>, Version)>,
-    gate: Option<Gate>,
-}
-
-enum Stock {
-    Empty,
-    Once(Option<Upload>),
-    Kept(Replay),
-}
-
-impl Supply {
-    fn new(job: &Job<'_>, body: Incoming) -> Self {
-        let connection = job.exchange.connection();
-        let body = Upload::new(body, connection);
-        let worker = &connection.worker;
-        let continue_wait = (job.head.expects_continue && !body.is_end_stream()).then_some(worker.limits.continue_wait);
-        let may_be_http2 = wanted(job) != Wanted::Http1;
-        let body = match (body.is_end_stream(), continue_wait, job.policy) {
-            (true, ..) => Stock::Empty,
-            (_, Some(_), _) => Stock::Once(Some(body)),
-            (_, None, Some(policy)) => Stock::Kept(Replay::new(body, policy.body_limit)),
-            (_, None, None) if may_be_http2 => Stock::Kept(Replay::new(body, RESEND_CAP)),
-            (_, None, None) => Stock::Once(Some(body)),
-        };
-        let age = if job.head.upgrade == Upgrade::No { Age::Any } else { Age::Unused };
-        Self { body, continue_wait, age, unsent: None, gate: None }
-    }
-
-    fn is_replayable(&self) -> bool {
-        self.unsent.is_some()
-            || match &self.body {
-                Stock::Empty => true,
-                Stock::Once(body) => body.is_some(),
-                Stock::Kept(replay) => replay.again().is_some(),
-            }
-    }
-
-    fn release(&self) {
-        if let Stock::Kept(replay) = &self.body {
-            replay.release();
-        }
-    }
-
-    /// The attempt so far gets no more of the body. A request that came back whole keeps its turn: it goes out again.
-    fn next_turn(&self) {
-        if let (Stock::Kept(replay), None) = (&self.body, &self.unsent) {
-            replay.next_turn();
-        }
-    }
-
-    async fn request(
-        &mut self,
-        job: &Job<'_>,
-        lease: &Lease,
-        span: SpanId,
-    ) -> Result<(Request<RequestBody>, Option<Gate>), Missed> {
-        if let Some((mut request, version)) = self.unsent.take()
-            && version == lease.version()
-        {
-            w3c::inject(request.headers_mut(), &job.context, span);
-            return Ok((request, self.gate.clone()));
-        }
-        let mut request = shape(job, lease)?;
-        switch(job, lease, &mut request, !matches!(self.body, Stock::Empty)).await?;
-        w3c::inject(request.headers_mut(), &job.context, span);
-        let taken = match lease.version() {
-            Version::HTTP_2 => Trailers::All,
-            _ => Trailers::announced(request.headers()),
-        };
-        let mut body = self.body(job, lease, &mut request)?.trailers(taken);
-        if !body.is_end_stream() {
-            body = body.upload(lease.upload());
-        }
-        if lease.version() != Version::HTTP_2 {
-            frame(job.head.version, request.headers_mut(), &body);
-        }
-        Ok((request.map(|()| body), self.gate.clone()))
-    }
-
-    fn body(&mut self, job: &Job<'_>, lease: &Lease, request: &mut Request<()>) -> Result<RequestBody, Missed> {
-        let exchange = job.exchange.clone();
-        let gone = || Missed::new(Failure::Reset, Flag::UpstreamClosed);
-        match &mut self.body {
-            Stock::Empty => Ok(RequestBody::empty(exchange)),
-            Stock::Kept(replay) => Ok(RequestBody::replayed(replay.again().ok_or_else(gone)?, exchange)),
-            Stock::Once(body) => {
-                let body = body.take().ok_or_else(gone)?;
-                let Some(wait) = self.continue_wait else { return Ok(RequestBody::direct(body, exchange)) };
-                let gate = Gate::new(wait);
-                let opener = gate.opener();
-                let informed = exchange.connection().worker.meters.informational();
-                if lease.version() != Version::HTTP_2 {
-                    request.headers_mut().insert(EXPECT, HeaderValue::from_static("100-continue"));
-                }
-                hyper::ext::on_informational(request, move |answer| match answer.status() {
-                    StatusCode::CONTINUE => opener.open(),
-                    other => informed.dropped(other),
-                });
-                self.gate = Some(gate.clone());
-                Ok(RequestBody::gated(body, gate, exchange))
-            }
-        }
-    }
-}
-
-/// The head for the next hop.
-fn shape(job: &Job<'_>, lease: &Lease) -> Result<Request<()>, Missed> {
-    let head = job.head;
-    let tls = job.upstream.settings.tls.is_some();
-    let mut request = Request::new(());
-    let mut fields = head.headers.clone();
-    let address = lease.endpoint().address();
-    let unusable = || Missed::new(Failure::Reset, Flag::BadRequest);
-    let target = match job.to_proxy {
-        true => headers::proxy_target(head, &mut fields),
-        false => headers::target(head, lease.version(), tls, address, &mut fields),
-    };
-    *request.uri_mut() = target.ok_or_else(unusable)?;
-    *request.method_mut() = head.method.clone();
-    *request.version_mut() = if lease.version() == Version::HTTP_2 { Version::HTTP_2 } else { Version::HTTP_11 };
-    *request.headers_mut() = fields;
-    if lease.version() != Version::HTTP_2 {
-        *request.extensions_mut() = job.exchange.connection().worker.meters.counts_informational();
-        headers::join_cookies(request.headers_mut());
-        if request.headers().contains_key(TE) {
-            request.headers_mut().insert(CONNECTION, HeaderValue::from_static("te"));
-        }
-    }
-    Ok(request)
-}
-
-/// Asks the next hop for the switch of protocols that the client asked for, in the form that this hop has for it.
-async fn switch(job: &Job<'_>, lease: &Lease, request: &mut Request<()>, has_body: bool) -> Result<(), Missed> {
-    let http2 = lease.version() == Version::HTTP_2;
-    match &job.head.upgrade {
-        Upgrade::No | Upgrade::Tunnel(_) => {}
-        Upgrade::Http1(protocol) if http2 => {
-            Box::pin(websocket::to_http2(request, protocol, has_body, lease)).await?;
-        }
-        Upgrade::Http1(protocol) => {
-            request.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
-            request.headers_mut().insert(UPGRADE, protocol.clone());
-        }
-        Upgrade::Extended(protocol) if http2 => {
-            if !Box::pin(lease.extended_connect()).await {
-                return Err(Missed::new(Failure::ConnectFailed, Flag::ProtocolError));
-            }
-            request.extensions_mut().insert(protocol.clone());
-        }
-        Upgrade::Extended(protocol) => {
-            websocket::to_http1(request, protocol, &mut *job.exchange.connection().worker.rng.borrow_mut());
-        }
-    }
-    Ok(())
-}
-
-/// Says how long the body is, in the one way that HTTP/1.1 reads without doubt.
-fn frame(from: Version, headers: &mut HeaderMap, body: &RequestBody) {
-    headers.remove(TRANSFER_ENCODING);
-    if body.is_end_stream() {
-        return;
-    }
-    // HTTP/2 may announce trailers behind a body of known length; HTTP/1.1 has room for them only behind chunks.
-    if from == Version::HTTP_2 && headers.contains_key(TRAILER) {
-        headers.remove(CONTENT_LENGTH);
-        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        return;
-    }
-    match body.size_hint().exact() {
-        Some(length) => headers.insert(CONTENT_LENGTH, HeaderValue::from(length)),
-        None => headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked")),
-    };
-}
-
 /// An answer that is longer, or takes longer, costs more than a connection.
 const DISCARD_MAX: usize = 64 * 1024;
 const DISCARD_WAIT: Duration = Duration::from_secs(1);
 /// The first on a connection that others may have used since it was made, which may be closing too; the second on one
 /// of its own.
 const RESENDS: u32 = 2;
-/// Bodies up to this are kept for the resend that a GOAWAY or a stale connection asks for.
-const RESEND_CAP: usize = 64 * 1024;

@@ -1,0 +1,49 @@
+//! How long an attempt may take.
+
+use std::pin::pin;
+use std::time::Instant;
+
+use super::Job;
+use super::missed::Missed;
+use crate::error::Flag;
+use crate::exchange::Exchange;
+use crate::rules::retry::Failure;
+
+/// The time that an attempt has: the request's deadline or the policy's own limit, and in any case the idle timeout
+/// while no byte moves.
+pub(super) struct Limit<'a> {
+    exchange: &'a Exchange,
+    due: Option<(Instant, Flag)>,
+    /// Whose silence it is when nothing moves: the client's, while it still has something to send.
+    still: Flag,
+}
+
+impl<'a> Limit<'a> {
+    pub(super) fn new(job: &'a Job<'_>, sent: bool) -> Self {
+        let still = if sent { Flag::RequestTimeout } else { Flag::IdleTimeout };
+        let own = job.policy.and_then(|policy| policy.attempt_timeout).map(|timeout| Instant::now() + timeout);
+        let due = match (own, job.exchange.deadline()) {
+            (Some(own), deadline) if deadline.is_none_or(|deadline| own < deadline) => {
+                Some((own, Flag::AttemptTimeout))
+            }
+            (_, deadline) => deadline.map(|deadline| (deadline, Flag::RequestTimeout)),
+        };
+        Self { exchange: job.exchange, due, still }
+    }
+
+    pub(super) async fn keep<T>(&self, future: impl Future<Output = T>) -> Result<T, Missed> {
+        let mut future = pin!(future);
+        loop {
+            let moved = self.exchange.moved();
+            let idle = Instant::now() + self.exchange.idle_timeout();
+            let limit = self.due.filter(|(due, _)| *due <= idle);
+            let (due, flag) = limit.unwrap_or((idle, self.still));
+            match tokio::time::timeout_at(due.into(), future.as_mut()).await {
+                Ok(value) => return Ok(value),
+                // A long body is on its way: it does not lie still.
+                Err(_) if limit.is_none() && self.exchange.moved() != moved => {}
+                Err(_) => return Err(Missed::new(Failure::AttemptTimeout, flag)),
+            }
+        }
+    }
+}
