@@ -4,9 +4,9 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Instant;
 
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use crate::config::Mode;
 use crate::connection::Connection;

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+
+use tokio::time::Instant;
 
 use crate::exchange::Exchange;
 use crate::worker::Worker;

@@ -4,10 +4,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::time::Instant;
 
 use http::Version;
 use http::uri::Authority;
+use tokio::time::Instant;
 
 use crate::config::Mode;
 use crate::connection::Connection;

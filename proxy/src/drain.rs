@@ -2,10 +2,11 @@
 //! hear when it begins and when its deadline is moved up, and read the times from it.
 
 use std::cell::Cell;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
+use tokio::time::Instant;
 
 /// The times of a drain that has begun.
 #[derive(Clone, Copy, Debug)]
@@ -70,7 +71,7 @@ impl Drain {
             match self.phase.get().map(&time) {
                 None => changed.await,
                 Some(time) => tokio::select! {
-                    () = tokio::time::sleep_until(time.into()) => return,
+                    () = tokio::time::sleep_until(time) => return,
                     () = changed => {}
                 },
             }

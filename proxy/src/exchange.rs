@@ -11,12 +11,13 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::header::HOST;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, StatusCode, Version};
 use spanmesh_proto::SpanId;
+use tokio::time::Instant;
 
 use crate::connection::Connection;
 use crate::error::Flag;

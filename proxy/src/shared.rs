@@ -3,7 +3,8 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+
+use tokio::time::Instant;
 
 use crate::http::windows::Windows;
 use crate::net::copy::Side;

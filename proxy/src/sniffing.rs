@@ -1,11 +1,12 @@
 //! What a connection speaks, from its listener, its port and its first bytes. Every byte that was read is given on.
 
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use rustls::server::Acceptor;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -181,7 +182,7 @@ fn opaque(stream: TcpStream, bytes: BytesMut) -> Sniffed {
 async fn secure(connection: &Rc<Connection>, stream: TcpStream) -> Sniffed {
     let Some(acceptor) = connection.listener.tls.clone() else { return Sniffed::Gone };
     let wait = connection.worker.limits.header_timeout;
-    let deadline = tokio::time::Instant::now() + wait;
+    let deadline = Instant::now() + wait;
     // One that is late is timed out by the handshake.
     if matches!(first(connection, &stream, wait).await, First::Drained) {
         return Sniffed::Gone;

@@ -3,12 +3,12 @@
 
 use std::io;
 use std::rc::Rc;
-use std::time::Instant;
 
 use http::{Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use crate::connection::Connection;
 use crate::destination::{self, Destination, To};

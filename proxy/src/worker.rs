@@ -7,10 +7,10 @@ pub mod upstreams;
 
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
 
 use rand::rngs::SmallRng;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::config::Limits;
 use crate::drain::Drain;

@@ -1,12 +1,12 @@
 //! Which paths each server has and what they answer. No sockets here: a request's head in, an answer out.
 
 use std::borrow::Cow;
-use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode, request};
 use http_body_util::Full;
+use tokio::time::Instant;
 
 use super::{AdminState, Command, Phase, guard};
 use crate::telemetry::metrics;

@@ -8,12 +8,13 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::{Bound, Copies, Parts, Plan, Sockets, StartError, Stop, resolve, run};
 use crate::admin::{self, AdminState, Command};
@@ -184,7 +185,7 @@ async fn orders(inbox: &mut mpsc::Receiver<Command>, signals: &mut Signals) -> A
 
 async fn passed(time: Option<Instant>) {
     match time {
-        Some(time) => tokio::time::sleep_until(time.into()).await,
+        Some(time) => tokio::time::sleep_until(time).await,
         None => std::future::pending().await,
     }
 }

@@ -1,7 +1,9 @@
 //! The views of a closed exchange: metrics, the access log's line, and the spans. All read the same record.
 
 use std::borrow::Cow;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
+
+use tokio::time::Instant;
 
 use super::{Attempt, Exchange, Record};
 use crate::config::Mode;

@@ -8,13 +8,14 @@ mod supply;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::SEC_WEBSOCKET_KEY;
 use http::{HeaderValue, Response, Version};
 use hyper::body::{Body, Incoming};
 use spanmesh_proto::SpanId;
+use tokio::time::Instant;
 
 use self::limit::Limit;
 pub use self::missed::Missed;

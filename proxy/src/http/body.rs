@@ -5,14 +5,13 @@
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 
 use bytes::Bytes;
 use http::{HeaderMap, Version};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::client::Lease;
 use super::cut::{Cut, Uploads};
@@ -355,7 +354,7 @@ impl Limits {
         let timer = self.timer.get_or_insert_with(|| {
             // Until now the body was never waited for, so it moved all the time.
             (self.moved, self.bytes) = (Instant::now(), bytes);
-            Box::pin(tokio::time::sleep_until(due(self.moved).into()))
+            Box::pin(tokio::time::sleep_until(due(self.moved)))
         });
         loop {
             ready!(timer.as_mut().poll(cx));
@@ -370,7 +369,7 @@ impl Limits {
                 self.moved = now;
             }
             self.bytes = bytes;
-            timer.as_mut().reset(due(self.moved).max(now).into());
+            timer.as_mut().reset(due(self.moved).max(now));
         }
     }
 }

@@ -5,11 +5,12 @@ use std::borrow::Borrow;
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hyper::client::conn::http1;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::body::RequestBody;
 use super::client::{self, ConnectFailure, Fresh, Http2, Lease, Settings, Wanted};

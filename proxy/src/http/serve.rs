@@ -15,13 +15,13 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::client::{HYPER_HEADER_COUNT, MIN_BUFFER, SEND_BUFFER};
 use super::stalled::{Carried, Streams};
@@ -246,11 +246,11 @@ impl<'a> Watch<'a> {
     fn poll_timer(&mut self, until: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let timer = self.timer.get_or_insert_with(|| {
             self.due = until;
-            Box::pin(tokio::time::sleep_until(until.into()))
+            Box::pin(tokio::time::sleep_until(until))
         });
         if until < self.due || timer.is_elapsed() {
             self.due = until;
-            timer.as_mut().reset(until.into());
+            timer.as_mut().reset(until);
         }
         timer.as_mut().poll(cx)
     }

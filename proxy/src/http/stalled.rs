@@ -11,9 +11,9 @@ use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 
 use crate::connection::Connection;
 use crate::error::Flag;

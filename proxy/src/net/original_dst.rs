@@ -7,11 +7,12 @@ use std::{
     fs,
     io::{self, Read},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rustix::{io::Errno, net::sockopt};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use super::canonical;
 

@@ -5,11 +5,9 @@
 //! are connected, and [`CopyWatch`](super::copy::CopyWatch) tells that. So a stranger that connects to an HTTP server
 //! and keeps still cannot make its traffic opaque for others.
 
-use std::{
-    collections::HashMap,
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, net::SocketAddr, time::Duration};
+
+use tokio::time::Instant;
 
 use super::copy::Side;
 

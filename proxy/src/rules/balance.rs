@@ -8,9 +8,9 @@ use std::borrow::Borrow;
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Instant;
 
 use rand::{Rng, RngExt};
+use tokio::time::Instant;
 
 /// What one worker knows of one address of an upstream. A re-resolved name keeps the endpoints that stay.
 #[derive(Debug)]

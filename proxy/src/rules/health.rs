@@ -10,7 +10,9 @@
 //!      └─────success────────┴──────────────────┘
 //! ```
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::balance::Endpoint;
 

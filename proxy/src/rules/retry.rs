@@ -5,10 +5,11 @@
 //! client; after that there is nothing to repeat.
 
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::Method;
 use rand::{Rng, RngExt};
+use tokio::time::Instant;
 
 pub use super::budget::{Budget, Requesting, Retrying};
 

@@ -2,7 +2,9 @@
 //! never starts before its parent, even when the wall clock is set back between them.
 
 use std::cell::Cell;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
 
 /// Turns instants into nanoseconds since 1970.
 #[derive(Debug)]

@@ -1,7 +1,8 @@
 //! How long an attempt may take.
 
 use std::pin::pin;
-use std::time::Instant;
+
+use tokio::time::Instant;
 
 use super::Job;
 use super::missed::Missed;
@@ -38,7 +39,7 @@ impl<'a> Limit<'a> {
             let idle = Instant::now() + self.exchange.idle_timeout();
             let limit = self.due.filter(|(due, _)| *due <= idle);
             let (due, flag) = limit.unwrap_or((idle, self.still));
-            match tokio::time::timeout_at(due.into(), future.as_mut()).await {
+            match tokio::time::timeout_at(due, future.as_mut()).await {
                 Ok(value) => return Ok(value),
                 // A long body is on its way: it does not lie still.
                 Err(_) if limit.is_none() && self.exchange.moved() != moved => {}
