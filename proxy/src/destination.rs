@@ -7,7 +7,6 @@ use std::rc::Rc;
 
 use http::Version;
 use http::uri::Authority;
-use tokio::time::Instant;
 
 use crate::config::Mode;
 use crate::connection::Connection;
@@ -39,10 +38,11 @@ impl To {
     pub fn record(&self, open: &Open) {
         let route = self.route.as_deref();
         let name = route.map(|route| Rc::from(route.name.as_str()));
-        let deadline = route.and_then(|route| route.timeout).and_then(|timeout| Instant::now().checked_add(timeout));
+        let opened = open.exchange().opened();
+        let deadline = route.and_then(|route| route.timeout).and_then(|timeout| opened.checked_add(timeout));
         let idle = route.and_then(|route| route.idle_timeout);
         open.exchange().routed(name, self.upstream.name.clone(), deadline, idle);
-        self.upstream.used();
+        self.upstream.used(opened);
     }
 
     /// A tunnel that begins here, and not at a proxy behind.

@@ -53,7 +53,7 @@ pub struct Record {
     pub detail: Option<String>,
     /// The trace, and the span that the callee has as its parent where no attempt has one of its own.
     pub trace: Option<(TraceContext, SpanId)>,
-    pub attempts: Vec<Attempt>,
+    pub attempts: Attempts,
     pub first_byte: Option<Instant>,
     pub deadline: Option<Instant>,
     pub idle_timeout: Duration,
@@ -96,6 +96,38 @@ pub struct Attempt {
     pub ended: Option<Instant>,
     pub status: Option<StatusCode>,
     pub flag: Option<Flag>,
+}
+
+/// Nearly every request has one attempt and no room of its own for more.
+#[derive(Default)]
+pub struct Attempts {
+    first: Option<Attempt>,
+    others: Vec<Attempt>,
+}
+
+impl Attempts {
+    fn push(&mut self, attempt: Attempt) {
+        match self.first {
+            None => self.first = Some(attempt),
+            Some(_) => self.others.push(attempt),
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.others.len()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Attempt> {
+        self.first.iter().chain(&self.others)
+    }
+
+    pub fn last(&self) -> Option<&Attempt> {
+        self.others.last().or(self.first.as_ref())
+    }
+
+    fn last_mut(&mut self) -> Option<&mut Attempt> {
+        self.others.last_mut().or(self.first.as_mut())
+    }
 }
 
 /// The one owner of an open exchange.
@@ -146,7 +178,7 @@ impl Open {
                 flag: None,
                 detail: None,
                 trace: None,
-                attempts: Vec::new(),
+                attempts: Attempts::default(),
                 first_byte: None,
                 deadline: None,
                 idle_timeout,
@@ -163,17 +195,15 @@ impl Open {
         }
     }
 
-    /// The last byte has passed.
-    pub fn complete(mut self) {
-        if let Some(exchange) = self.0.take() {
-            exchange.close(Flag::Ok);
-        }
+    /// It ended before its end.
+    pub fn fail(self, flag: Flag) {
+        self.end(flag, Instant::now());
     }
 
-    /// It ended before its end.
-    pub fn fail(mut self, flag: Flag) {
+    /// It has ended: `ok` at its last byte.
+    pub fn end(mut self, flag: Flag, now: Instant) {
         if let Some(exchange) = self.0.take() {
-            exchange.close(flag);
+            exchange.close(flag, now);
         }
     }
 }
@@ -182,17 +212,23 @@ impl Drop for Open {
     fn drop(&mut self) {
         if let Some(exchange) = self.0.take() {
             let connection = &exchange.connection;
-            let draining = connection.aborted() || connection.worker.drain.is_over(Instant::now());
-            exchange.close(match exchange.cut.get() {
+            let now = Instant::now();
+            let draining = connection.aborted() || connection.worker.drain.is_over(now);
+            let flag = match exchange.cut.get() {
                 Some(flag) => flag,
                 None if draining => Flag::Draining,
                 None => Flag::ClientReset,
-            });
+            };
+            exchange.close(flag, now);
         }
     }
 }
 
 impl Exchange {
+    pub fn opened(&self) -> Instant {
+        self.opened
+    }
+
     pub fn deadline(&self) -> Option<Instant> {
         self.record.borrow().deadline
     }
@@ -294,8 +330,7 @@ impl Exchange {
         record.first_byte = Some(Instant::now());
     }
 
-    pub fn attempt(&self, endpoint: SocketAddr, span: SpanId) {
-        let started = Instant::now();
+    pub fn attempt(&self, endpoint: SocketAddr, span: SpanId, started: Instant) {
         let attempt = Attempt { endpoint, span, started, ended: None, status: None, flag: None };
         let mut record = self.record.borrow_mut();
         record.attempts.push(attempt);
@@ -322,8 +357,7 @@ impl Exchange {
         }
     }
 
-    fn close(&self, flag: Flag) {
-        let ended = Instant::now();
+    fn close(&self, flag: Flag, ended: Instant) {
         if let Some(place) = self.place.take() {
             self.connection.worker.answers.remove(place);
         }

@@ -127,10 +127,7 @@ async fn carry(open: Open, connection: &Connection, watch: &CopyWatch, copied: i
     let exchange = open.exchange();
     exchange.sent(usize::try_from(moved.up.get()).unwrap_or(usize::MAX));
     exchange.received(usize::try_from(moved.down.get()).unwrap_or(usize::MAX));
-    match flag {
-        Flag::Ok => open.complete(),
-        flag => open.fail(flag),
-    }
+    open.end(flag, Instant::now());
 }
 
 fn flag(end: &CopyEnd) -> Flag {
@@ -164,7 +161,7 @@ async fn reach(open: &Open, to: &To) -> Result<(Raw, InFlight), ConnectFailure> 
             Some((_, span)) if tried.len() == 1 => span,
             _ => context::random_span(&mut *worker.rng.borrow_mut()),
         };
-        open.exchange().attempt(pooled.address(), span);
+        open.exchange().attempt(pooled.address(), span, Instant::now());
         let in_flight = pooled.endpoint.enter();
         match client::raw(pooled.address(), &to.upstream.settings).await {
             Ok(stream) => {

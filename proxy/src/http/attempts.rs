@@ -72,7 +72,8 @@ pub async fn run(job: &Job<'_>, body: Incoming) -> Result<Answered, Refused> {
     // The same list for all attempts: what was tried is known by its place.
     let endpoints = job.upstream.endpoints();
     loop {
-        let pick = balance::pick(&endpoints, &tried, Instant::now(), &mut *worker.rng.borrow_mut());
+        let now = Instant::now();
+        let pick = balance::pick(&endpoints, &tried, now, &mut *worker.rng.borrow_mut());
         let Pick::Endpoint(index) = pick else {
             return Err(Refused { flag: Flag::NoHealthyEndpoint, reason: None });
         };
@@ -81,8 +82,8 @@ pub async fn run(job: &Job<'_>, body: Incoming) -> Result<Answered, Refused> {
         };
         let first = retries == 0 && resends == 0;
         let span = span(job, first);
-        job.exchange.attempt(pooled.address(), span);
-        let missed = match one(job, pooled, span, &mut supply).await {
+        job.exchange.attempt(pooled.address(), span, now);
+        let missed = match one(job, pooled, span, &mut supply, now).await {
             Ok(answered) => {
                 let status = answered.response.status();
                 job.exchange.attempt_answered(status);
@@ -176,7 +177,7 @@ fn discard(answered: Answered) {
     }
     let mut body = response.into_body();
     if body.is_end_stream() {
-        return lease.give_back(true);
+        return lease.give_back(true, Instant::now());
     }
     tokio::task::spawn_local(async move {
         let mut left = DISCARD_MAX;
@@ -188,13 +189,22 @@ fn discard(answered: Answered) {
             Some(())
         };
         let whole = tokio::time::timeout(DISCARD_WAIT, read).await.is_ok_and(|read| read.is_some());
-        lease.give_back(whole);
+        lease.give_back(whole, Instant::now());
     });
 }
 
-async fn one(job: &Job<'_>, pooled: &Rc<Pooled>, span: SpanId, supply: &mut Supply) -> Result<Answered, Missed> {
-    let limit = Limit::new(job, matches!(supply.body, Stock::Empty));
-    let mut lease = lease(job, pooled, supply.age, &limit).await?;
+async fn one(
+    job: &Job<'_>,
+    pooled: &Rc<Pooled>,
+    span: SpanId,
+    supply: &mut Supply,
+    now: Instant,
+) -> Result<Answered, Missed> {
+    let limit = Limit::new(job, matches!(supply.body, Stock::Empty), now);
+    let mut lease = match pooled.waiting(wanted(job), supply.age, now) {
+        Some(lease) => lease,
+        None => Box::pin(lease(job, pooled, supply.age, &limit)).await?,
+    };
     let (request, gate) = supply.request(job, &lease, span).await?;
     let key = match job.head.upgrade {
         Upgrade::Extended(_) => request.headers().get(SEC_WEBSOCKET_KEY).cloned(),
@@ -218,9 +228,6 @@ async fn one(job: &Job<'_>, pooled: &Rc<Pooled>, span: SpanId, supply: &mut Supp
 }
 
 async fn lease(job: &Job<'_>, pooled: &Rc<Pooled>, age: Age, limit: &Limit<'_>) -> Result<Lease, Missed> {
-    if let Some(lease) = pooled.waiting(wanted(job), age) {
-        return Ok(lease);
-    }
     let mut leasing = Box::pin(pooled.clone().lease(job.upstream.clone(), wanted(job), age));
     match limit.keep(leasing.as_mut()).await {
         Ok(leased) => Ok(leased.inspect_err(|failure| job.exchange.explain(failure.text.clone()))?),
@@ -229,7 +236,7 @@ async fn lease(job: &Job<'_>, pooled: &Rc<Pooled>, age: Age, limit: &Limit<'_>) 
             // one that never answers would otherwise never be ejected.
             tokio::task::spawn_local(async move {
                 if let Ok(lease) = leasing.await {
-                    lease.give_back(true);
+                    lease.give_back(true, Instant::now());
                 }
             });
             Err(Missed { failure: Failure::ConnectTimeout, ..missed })

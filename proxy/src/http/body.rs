@@ -250,7 +250,7 @@ impl ResponseBody {
         let limits = Limits {
             idle: open.exchange().idle_timeout(),
             deadline: open.exchange().deadline(),
-            moved: Instant::now(),
+            moved: open.exchange().opened(),
             bytes: open.exchange().moved(),
             timer: None,
         };
@@ -273,14 +273,15 @@ impl ResponseBody {
     }
 
     fn finish(&mut self, flag: Option<Flag>) {
+        if self.open.is_none() && self.lease.is_none() && self.gate.is_none() {
+            return;
+        }
+        let now = Instant::now();
         if let Some(open) = self.open.take() {
-            match flag {
-                None => open.complete(),
-                Some(flag) => open.fail(flag),
-            }
+            open.end(flag.unwrap_or(Flag::Ok), now);
         }
         if let Some(lease) = self.lease.take() {
-            lease.give_back(flag.is_none());
+            lease.give_back(flag.is_none(), now);
         }
         if let Some(gate) = self.gate.take() {
             gate.refuse();

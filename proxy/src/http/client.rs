@@ -396,7 +396,7 @@ impl Lease {
     }
 
     /// The answer has ended; `whole` when its last byte came.
-    pub fn give_back(self, whole: bool) {
+    pub fn give_back(self, whole: bool, now: Instant) {
         drop(self.in_flight);
         if let (false, Some(upload)) = (whole, self.upload.get()) {
             upload.cut();
@@ -407,7 +407,7 @@ impl Lease {
             && self.keep
             && !send.is_closed()
         {
-            self.endpoint.put(send, task, self.born);
+            self.endpoint.put(send, task, self.born, now);
         }
     }
 }

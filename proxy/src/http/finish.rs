@@ -96,7 +96,9 @@ pub fn answered(
             return refused(open, &head.method, Flag::ProtocolError, connection);
         }
         open.exchange().answered(parts.status, None);
-        if let Some(status) = grpc::status(&parts.headers) {
+        if open.exchange().is_grpc()
+            && let Some(status) = grpc::status(&parts.headers)
+        {
             open.exchange().grpc_status(status);
         }
         parts.version = Version::HTTP_11;

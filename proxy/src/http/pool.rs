@@ -130,8 +130,8 @@ impl Upstream {
         }
     }
 
-    pub fn used(&self) {
-        self.used.set(Instant::now());
+    pub fn used(&self, now: Instant) {
+        self.used.set(now);
     }
 
     pub fn unused_since(&self) -> Instant {
@@ -179,7 +179,7 @@ impl Pooled {
         let _in_flight = self.endpoint.enter();
         let mut broken = 0;
         loop {
-            if let Some(lease) = self.waiting(wanted, age) {
+            if let Some(lease) = self.waiting(wanted, age, Instant::now()) {
                 return Ok(lease);
             }
             if wanted == Wanted::Http1 || age == Age::Own || self.alone.get() {
@@ -211,7 +211,8 @@ impl Pooled {
             *self.connecting.borrow_mut() = Some(told.clone());
             let (pooled, upstream) = (self.clone(), upstream.clone());
             tokio::task::spawn_local(async move {
-                let outcome = pooled.connected(&upstream, wanted).await.map(|lease| lease.give_back(true));
+                let outcome =
+                    pooled.connected(&upstream, wanted).await.map(|lease| lease.give_back(true, Instant::now()));
                 pooled.connecting.borrow_mut().take();
                 teller.send_replace(Some(outcome));
             });
@@ -248,8 +249,7 @@ impl Pooled {
     }
 
     /// A connection that is there already.
-    pub fn waiting(self: &Rc<Self>, wanted: Wanted, age: Age) -> Option<Lease> {
-        let now = Instant::now();
+    pub fn waiting(self: &Rc<Self>, wanted: Wanted, age: Age, now: Instant) -> Option<Lease> {
         if age == Age::Own {
             return None;
         }
@@ -295,9 +295,15 @@ impl Pooled {
     }
 
     /// Takes a connection whose answer has ended. hyper may need another turn before it can be used again.
-    pub fn put(self: &Rc<Self>, mut send: http1::SendRequest<RequestBody>, task: AbortHandle, born: Instant) {
+    pub fn put(
+        self: &Rc<Self>,
+        mut send: http1::SendRequest<RequestBody>,
+        task: AbortHandle,
+        born: Instant,
+        now: Instant,
+    ) {
         if send.is_ready() {
-            self.http1.borrow_mut().push(Idle { send, task, born, since: Instant::now() });
+            self.http1.borrow_mut().push(Idle { send, task, born, since: now });
             return;
         }
         let pooled = self.clone();

@@ -179,6 +179,9 @@ impl<'a> Watch<'a> {
                     self.head = None;
                     return Poll::Pending;
                 }
+                if phase.is_none() && self.rests() {
+                    return Poll::Pending;
+                }
                 let now = Instant::now();
                 match self.verdict(phase, now) {
                     Verdict::Close => {
@@ -198,6 +201,17 @@ impl<'a> Watch<'a> {
             }
         })
         .await
+    }
+
+    /// Nothing is to do but to wait for the timer, which is set and will fire early enough: so a request that has ended
+    /// touches neither the clock nor the timer.
+    fn rests(&self) -> bool {
+        let armed = self.timer.as_ref().is_some_and(|timer| !timer.is_elapsed());
+        armed
+            && self.closing.is_none()
+            && self.head.is_none()
+            && !self.connection.is_reading()
+            && self.due <= self.connection.idle_since() + self.connection.worker.limits.idle_timeout
     }
 
     /// What the connection's state asks for now, or until when there is nothing to do.

@@ -20,9 +20,9 @@ pub(super) struct Limit<'a> {
 }
 
 impl<'a> Limit<'a> {
-    pub(super) fn new(job: &'a Job<'_>, sent: bool) -> Self {
+    pub(super) fn new(job: &'a Job<'_>, sent: bool, now: Instant) -> Self {
         let still = if sent { Flag::RequestTimeout } else { Flag::IdleTimeout };
-        let own = job.policy.and_then(|policy| policy.attempt_timeout).map(|timeout| Instant::now() + timeout);
+        let own = job.policy.and_then(|policy| policy.attempt_timeout).map(|timeout| now + timeout);
         let due = match (own, job.exchange.deadline()) {
             (Some(own), deadline) if deadline.is_none_or(|deadline| own < deadline) => {
                 Some((own, Flag::AttemptTimeout))

@@ -92,13 +92,13 @@ impl Supply {
         let mut request = shape(job, lease)?;
         switch(job, lease, &mut request, !matches!(self.body, Stock::Empty)).await?;
         w3c::inject(request.headers_mut(), &job.context, span);
-        let taken = match lease.version() {
-            Version::HTTP_2 => Trailers::All,
-            _ => Trailers::announced(request.headers()),
-        };
-        let mut body = self.body(job, lease, &mut request)?.trailers(taken);
+        let mut body = self.body(job, lease, &mut request)?;
         if !body.is_end_stream() {
-            body = body.upload(lease.upload());
+            let taken = match lease.version() {
+                Version::HTTP_2 => Trailers::All,
+                _ => Trailers::announced(request.headers()),
+            };
+            body = body.trailers(taken).upload(lease.upload());
         }
         if lease.version() != Version::HTTP_2 {
             frame(job.head.version, request.headers_mut(), &body);
