@@ -13,7 +13,7 @@ import traceback
 
 import harness
 
-PEERS = ("curl", "h2", "nginx", "haproxy", "nghttp", "grpc", "websockets", "openssl", "tcp", "drain")
+PEERS = ("curl", "h2", "nginx", "haproxy", "nghttp", "grpc", "websockets", "openssl", "tcp", "drain", "smuggling")
 PACKAGES = {"h2load": "nghttp2-client", "nghttp": "nghttp2-client"}
 # No case waits longer for anything; the longest takes some ten seconds.
 CASE_SECONDS = 60
