@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::time::Instant;
 
+use crate::error::Flag;
 use crate::exchange::Exchange;
 use crate::worker::Worker;
 use crate::worker::listener::Listener;
@@ -41,6 +42,10 @@ pub struct Seen {
     reading: AtomicBool,
     /// Bytes read and written.
     moved: AtomicU64,
+    /// The first request, from 1, whose bytes can be read in two ways.
+    ambiguous: AtomicU64,
+    /// The connection has become a tunnel: nobody here reads what goes over it.
+    switched: AtomicBool,
 }
 
 impl Seen {
@@ -52,6 +57,14 @@ impl Seen {
     pub fn moved(&self, bytes: usize) {
         let moved = self.moved.load(Ordering::Relaxed);
         self.moved.store(moved.wrapping_add(bytes as u64), Ordering::Relaxed);
+    }
+
+    pub fn ambiguous(&self, number: u64) {
+        self.ambiguous.store(number, Ordering::Relaxed);
+    }
+
+    pub fn has_switched(&self) -> bool {
+        self.switched.load(Ordering::Relaxed)
     }
 }
 
@@ -104,6 +117,19 @@ impl Connection {
 
     pub fn seen(&self) -> Arc<Seen> {
         self.seen.clone()
+    }
+
+    /// Refuses the request that began last if it can be read in two ways, or comes behind one that can.
+    pub fn sound(&self) -> Result<(), Flag> {
+        match self.seen.ambiguous.load(Ordering::Relaxed) {
+            first if first != 0 && self.requests.get() >= first => Err(Flag::BadRequest),
+            _ => Ok(()),
+        }
+    }
+
+    /// What comes from now on is a tunnel's.
+    pub fn switched(&self) {
+        self.seen.switched.store(true, Ordering::Relaxed);
     }
 
     /// Bytes read from and written to the client's socket, as far as they are counted: over HTTP/1.

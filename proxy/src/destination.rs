@@ -164,11 +164,12 @@ mod tests {
     use http::Request;
 
     use super::*;
+    use crate::config::Underscores;
     use crate::http::headers;
 
     fn head(method: &str, target: &str, version: Version) -> Head {
         let request = Request::builder().method(method).uri(target).version(version).header("host", "b");
-        headers::read(request.body(()).expect("request").into_parts().0, 4096).expect("accepted")
+        headers::read(request.body(()).expect("request").into_parts().0, 4096, Underscores::Keep).expect("accepted")
     }
 
     #[test]

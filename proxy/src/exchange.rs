@@ -31,7 +31,7 @@ pub struct Exchange {
     /// Bodies count here without borrowing the record.
     sent: Cell<u64>,
     received: Cell<u64>,
-    request_failed: Cell<bool>,
+    request_failed: Cell<Option<Flag>>,
     /// Its place among the answers that go out (`http::stalled`).
     place: Cell<Option<usize>>,
     /// Why the worker ends it.
@@ -165,7 +165,7 @@ impl Open {
             opened: Instant::now(),
             sent: Cell::new(0),
             received: Cell::new(0),
-            request_failed: Cell::new(false),
+            request_failed: Cell::new(None),
             place: Cell::new(None),
             cut: Cell::new(None),
             task: Cell::new(None),
@@ -283,12 +283,12 @@ impl Exchange {
         self.received.set(self.received.get() + bytes as u64);
     }
 
-    /// The client broke off while sending its body.
-    pub fn request_failed(&self) {
-        self.request_failed.set(true);
+    /// The client's body came to no good end: it broke off, or what it sent can not be read.
+    pub fn request_failed(&self, flag: Flag) {
+        self.request_failed.set(Some(flag));
     }
 
-    pub fn has_request_failed(&self) -> bool {
+    pub fn request_failure(&self) -> Option<Flag> {
         self.request_failed.get()
     }
 

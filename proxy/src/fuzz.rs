@@ -17,6 +17,7 @@ pub static TARGETS: &[Target] = &[
     ("detect", net::detect::fuzz_detect),
     ("forwarded", rules::forwarded::fuzz_forwarded),
     ("frames", http::watched::fuzz_frames),
+    ("framing", http::framing::fuzz_requests),
     ("handover", handover::fuzz_handover),
     ("json", telemetry::json::fuzz_json),
     ("log_level", telemetry::log::fuzz_level),
@@ -35,6 +36,10 @@ mod tests {
     /// Pieces that the grammars are made of, so that inputs get past the first byte.
     const PIECES: &[&[u8]] = &[
         b"GET / HTTP/1.1\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n",
+        b"Content-Length: 3\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n",
+        b"2;a=\"b\"\r\nxx\r\n0\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00",
         b"00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01",

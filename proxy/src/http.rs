@@ -7,6 +7,7 @@ pub mod body;
 pub mod client;
 pub mod cut;
 pub mod finish;
+pub mod framing;
 pub mod grpc;
 pub mod headers;
 pub mod pool;

@@ -86,6 +86,7 @@ pub async fn connect(
         return finish::refused(open, &head.method, Flag::BadRequest, connection);
     };
     open.exchange().answered(StatusCode::OK, None);
+    connection.switched();
     let connection = connection.clone();
     tokio::task::spawn_local(async move {
         let _in_flight = in_flight;

@@ -15,6 +15,7 @@ pub mod origin;
 pub mod process;
 pub mod proxy;
 pub mod streams;
+pub mod strict;
 pub mod wire;
 
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -28,6 +29,7 @@ pub use origin::Origin;
 pub use process::Process;
 pub use proxy::Proxy;
 pub use streams::Scripted;
+pub use strict::Recorder;
 pub use wire::Wire;
 
 /// What one side speaks.

@@ -30,6 +30,8 @@ section! {
         protocol: ListenerProtocol = ListenerProtocol::Detect,
         /// How far the trace context of a request is believed.
         trust: Trust = Trust::usual(mode) => "`Restart` for a gateway, else `Continue`",
+        /// What becomes of header fields whose names have underscores. Frameworks that read `_` and `-` alike take one for the other; a name that would pass for a field that frames the message or that a proxy writes is refused in any case.
+        underscores: Underscores = Underscores::Keep,
         /// The upstream of every connection or request that no route matches.
         upstream: Option<String> as Option<Name>,
         /// Routes by request; the first that matches wins.
@@ -86,6 +88,18 @@ words! {
         Restart = "Restart",
         /// A new trace begins, as if none was sent.
         Ignore = "Ignore",
+    }
+}
+
+words! {
+    /// What becomes of header fields whose names have underscores.
+    pub enum Underscores {
+        /// They pass: applications have such fields of their own.
+        Keep = "keep",
+        /// They are taken out.
+        Drop = "drop",
+        /// The request is refused.
+        Refuse = "refuse",
     }
 }
 

@@ -112,7 +112,7 @@ pub async fn run(job: &Job<'_>, body: Incoming) -> Result<Answered, Refused> {
         };
         let now = Instant::now();
         let decision = match missed.flag {
-            Flag::ClientReset => Decision::Stop(Stop::BodyGone),
+            Flag::ClientReset | Flag::BadRequest => Decision::Stop(Stop::BodyGone),
             _ => {
                 let mut rng = worker.rng.borrow_mut();
                 retry::decide(job.policy, missed.failure, &progress, &job.upstream.budget, now, &mut *rng)

@@ -167,8 +167,9 @@ impl Body for RequestBody {
                 Some(Ok(frame))
             }
             Some(Err(error)) => {
-                this.exchange.request_failed();
-                Some(Err(BodyError::new(Flag::ClientReset, Some(reason(&error).unwrap_or(h2::Reason::CANCEL)))))
+                let flag = fault(&error);
+                this.exchange.request_failed(flag);
+                Some(Err(BodyError::new(flag, Some(reason(&error).unwrap_or(h2::Reason::CANCEL)))))
             }
         })
     }
@@ -321,9 +322,9 @@ impl ResponseBody {
 
     /// Whose fault it is that the answer broke off. When the client broke off its own body, the attempt was reset here.
     fn broken(&self, error: &hyper::Error, reason: Option<h2::Reason>) -> Flag {
-        let exchange = self.open.as_ref().map(Open::exchange);
-        match exchange {
-            Some(exchange) if exchange.has_request_failed() => Flag::ClientReset,
+        match self.open.as_ref().and_then(|open| open.exchange().request_failure()) {
+            Some(flag) => flag,
+            _ if is_malformed(error) => Flag::ProtocolError,
             _ if reason.is_some() || is_reset(error) => Flag::UpstreamReset,
             _ => Flag::UpstreamClosed,
         }
@@ -471,6 +472,26 @@ pub fn is_reset(error: &(dyn std::error::Error + 'static)) -> bool {
     while let Some(error) = cause {
         if let Some(io) = error.downcast_ref::<std::io::Error>() {
             return io.kind() == std::io::ErrorKind::ConnectionReset;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// Why a client's body came to no good end: it broke the rules of its framing, or it broke off.
+fn fault(error: &hyper::Error) -> Flag {
+    if is_malformed(error) { Flag::BadRequest } else { Flag::ClientReset }
+}
+
+/// Whether a body ended because nobody can say where it ends.
+fn is_malformed(error: &hyper::Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            return matches!(io.kind(), std::io::ErrorKind::InvalidData | std::io::ErrorKind::InvalidInput);
+        }
+        if let Some(h2) = error.downcast_ref::<h2::Error>() {
+            return h2.is_reset() && h2.is_library();
         }
         cause = error.source();
     }

@@ -23,6 +23,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::body::RequestBody;
 use super::cut::{Cut, Uploads};
+use super::framing::answers::{Answering, Awaited};
 use super::pool::Pooled;
 use super::windows::Windows;
 use crate::error::Flag;
@@ -68,8 +69,20 @@ pub struct ConnectFailure {
 
 /// A connection that has not had its first request.
 pub enum Fresh {
-    Http1(http1::SendRequest<RequestBody>, AbortHandle),
+    Http1(http1::SendRequest<RequestBody>, Carrier),
     Http2(Rc<Http2>),
+}
+
+/// The task of an HTTP/1 connection, and what it must know of requests.
+pub struct Carrier {
+    task: AbortHandle,
+    awaited: Awaited,
+}
+
+impl Carrier {
+    pub fn abort(&self) {
+        self.task.abort();
+    }
 }
 
 /// A connection for bytes that nobody here reads.
@@ -155,13 +168,15 @@ where
     if settings.header_count != HYPER_HEADER_COUNT {
         builder.max_headers(settings.header_count);
     }
+    let awaited = Awaited::default();
+    let io = Answering::new(io, awaited.clone(), settings.header_bytes.max(MIN_BUFFER));
     let (send, connection) = builder.handshake(TokioIo::new(io)).await.map_err(handshake)?;
     let task = tokio::task::spawn_local(async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "upstream HTTP/1 connection ended");
         }
     });
-    Ok(Fresh::Http1(send, task.abort_handle()))
+    Ok(Fresh::Http1(send, Carrier { task: task.abort_handle(), awaited }))
 }
 
 async fn http2<T>(io: T, settings: &Settings) -> Result<Fresh, ConnectFailure>
@@ -307,7 +322,7 @@ enum Leased {
 
 /// Ends the task of an HTTP/1 connection, unless it is taken out. Left alone, hyper would first wait until the origin has
 /// taken what is written already, and hold the client's body and connection for as long.
-struct Task(Option<AbortHandle>);
+struct Task(Option<Carrier>);
 
 impl Drop for Task {
     fn drop(&mut self) {
@@ -330,7 +345,7 @@ impl Drop for Stream {
 impl Lease {
     pub fn http1(
         send: http1::SendRequest<RequestBody>,
-        task: AbortHandle,
+        task: Carrier,
         endpoint: Rc<Pooled>,
         in_flight: InFlight,
         born: Instant,
@@ -374,7 +389,12 @@ impl Lease {
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
         let answer = match &mut self.connection {
-            Leased::Http1(send, _) => send.try_send_request(request).await,
+            Leased::Http1(send, task) => {
+                if let Some(carrier) = &task.0 {
+                    carrier.awaited.await_head();
+                }
+                send.try_send_request(request).await
+            }
             Leased::Http2(send, _) => send.try_send_request(request).await,
         };
         if answer.is_ok() {
@@ -393,6 +413,11 @@ impl Lease {
             Leased::Http1(..) => None,
             Leased::Http2(_, stream) => Some((self.upload.get_or_init(Cut::default).clone(), stream.0.uploads.clone())),
         }
+    }
+
+    /// The connection closes behind this answer.
+    pub fn is_last(&mut self) {
+        self.keep = false;
     }
 
     /// The answer has ended; `whole` when its last byte came.

@@ -13,7 +13,7 @@ use super::answer;
 use super::attempts::{Answered, Refused};
 use super::body::ResponseBody;
 use super::grpc;
-use super::headers::{self, Head, Trailers, Upgrade};
+use super::headers::{self, Head, Leftover, Trailers, Upgrade};
 use super::serve::Reset;
 use super::websocket;
 use crate::connection::Connection;
@@ -76,7 +76,7 @@ pub fn answered(
     answered: Answered,
     upgrade: Option<OnUpgrade>,
 ) -> Result<Response<ResponseBody>, Reset> {
-    let Answered { response, lease, gate, key } = answered;
+    let Answered { response, mut lease, gate, key } = answered;
     let (mut parts, body) = response.into_parts();
     let switched = match (&head.upgrade, lease.version()) {
         (Upgrade::No, _) => false,
@@ -87,8 +87,10 @@ pub fn answered(
         _ => parts.status == StatusCode::SWITCHING_PROTOCOLS,
     };
     let told = parts.headers.get(UPGRADE).cloned();
-    if let Err(flag) = headers::clean_answer(&mut parts.headers) {
-        return refused(open, &head.method, flag, connection);
+    match headers::clean_answer(parts.status, &mut parts.headers) {
+        Ok(Leftover::None) => {}
+        Ok(Leftover::Possible) => lease.is_last(),
+        Err(flag) => return refused(open, &head.method, flag, connection),
     }
     if !switched {
         // 101 to a client that did not ask would leave it waiting for another protocol.
@@ -146,6 +148,7 @@ pub fn answered(
         return refused(open, &head.method, Flag::ProtocolError, connection);
     };
     open.exchange().answered(response.status(), None);
+    connection.switched();
     tunnel::upgraded(open, connection, lease, ours, theirs);
     Ok(response)
 }

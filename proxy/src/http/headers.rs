@@ -10,9 +10,11 @@ use http::header::{
 };
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderValue, Method, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use hyper::ext::Protocol;
 
+use super::framing::fields;
+use crate::config::Underscores;
 use crate::error::Flag;
 
 /// A request's head, read and cleaned. `headers` holds only what travels from end to end.
@@ -59,19 +61,37 @@ pub enum Upgrade {
 }
 
 /// Reads a request's head. `Err` is the answer to what breaks the rules.
-pub fn read(parts: Parts, limit: usize) -> Result<Head, Flag> {
+pub fn read(parts: Parts, limit: usize, policy: Underscores) -> Result<Head, Flag> {
     if parts.version == Version::HTTP_2 && list_size(&parts) > limit {
         return Err(Flag::TooLarge);
     }
     let Parts { method, uri, version, mut headers, mut extensions, .. } = parts;
-    let host = host(&uri, version, &mut headers)?;
-    if headers.contains_key(TRANSFER_ENCODING) && (headers.contains_key(CONTENT_LENGTH) || !is_only_chunked(&headers)) {
+    if version == Version::HTTP_2 && headers.values().any(fields::is_padded) {
         return Err(Flag::BadRequest);
+    }
+    fields::names(&mut headers, policy)?;
+    let path = fields::path(&method, &uri, version)?;
+    let host = host(&uri, version, &mut headers)?;
+    let length = fields::length(&mut headers).map_err(|()| Flag::BadRequest)?;
+    let chunked = headers.contains_key(TRANSFER_ENCODING);
+    if chunked && (length.is_some() || !fields::is_only_chunked(&headers)) {
+        return Err(Flag::BadRequest);
+    }
+    let has_content = chunked || length.is_some_and(|length| length > 0);
+    // RFC 9110 §9.3.6: what follows a CONNECT is the tunnel's, so that a content has no place.
+    if method == Method::CONNECT && has_content {
+        return Err(Flag::BadRequest);
+    }
+    let expects_continue = fields::expectation(&headers)? && version == Version::HTTP_11;
+    if version < Version::HTTP_11 {
+        headers.remove(EXPECT);
     }
     let protocol = extensions.remove::<Protocol>();
     let upgrade = match (&method, protocol) {
         (&Method::CONNECT, Some(protocol)) => Upgrade::Extended(protocol),
         (&Method::CONNECT, None) => Upgrade::Tunnel(uri.authority().cloned().ok_or(Flag::BadRequest)?),
+        // RFC 9110 §7.8: asking may be ignored; and behind a content nobody is sure where the new protocol begins.
+        _ if has_content => Upgrade::No,
         _ => asked_upgrade(version, &headers),
     };
     let absolute = match version {
@@ -82,11 +102,8 @@ pub fn read(parts: Parts, limit: usize) -> Result<Head, Flag> {
             .cloned()
             .map(|authority| Absolute { authority, scheme: uri.scheme().cloned().unwrap_or(Scheme::HTTP) }),
     };
-    let path = uri.into_parts().path_and_query.unwrap_or(PathAndQuery::from_static("/"));
     let takes_trailers =
         version == Version::HTTP_2 || (version == Version::HTTP_11 && lists(&headers, &TE, b"trailers"));
-    let expects_continue = version == Version::HTTP_11
-        && headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
     let keep_te = lists(&headers, &TE, b"trailers");
     strip(&mut headers);
     let proxy_authorization = headers.remove(PROXY_AUTHORIZATION);
@@ -124,7 +141,7 @@ fn host(uri: &Uri, version: Version, headers: &mut HeaderMap) -> Result<Option<H
     headers.remove(HOST);
     if let Some(line) = &line
         && !line.is_empty()
-        && !is_authority(line.as_bytes())
+        && !fields::is_authority(line.as_bytes())
     {
         return Err(Flag::BadRequest);
     }
@@ -134,7 +151,7 @@ fn host(uri: &Uri, version: Version, headers: &mut HeaderMap) -> Result<Option<H
             (_, line) => Ok(line),
         };
     };
-    if !is_authority(authority.as_str().as_bytes()) {
+    if !fields::is_authority(authority.as_str().as_bytes()) {
         return Err(Flag::BadRequest);
     }
     if version == Version::HTTP_2
@@ -146,14 +163,6 @@ fn host(uri: &Uri, version: Version, headers: &mut HeaderMap) -> Result<Option<H
     match HeaderValue::from_str(authority.as_str()) {
         Ok(value) => Ok(Some(value)),
         Err(_) => Err(Flag::BadRequest),
-    }
-}
-
-/// `host[:port]` without user information, white space or a list.
-fn is_authority(bytes: &[u8]) -> bool {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => !text.contains('@') && text.parse::<Authority>().is_ok(),
-        Err(_) => false,
     }
 }
 
@@ -182,12 +191,12 @@ fn lists(headers: &HeaderMap, name: &HeaderName, token: &[u8]) -> bool {
 }
 
 /// Takes out what belongs to one connection (RFC 9110 §7.6.1), and whatever `Connection` names. `Trailer` stays: it is
-/// a promise about the message. Headers that the proxy sets itself are set after this and so cannot be named away.
+/// a promise about the message. What somebody relies on cannot be named away.
 fn strip(headers: &mut HeaderMap) {
     while let Some(line) = headers.remove(CONNECTION) {
         for name in line.as_bytes().split(|byte| *byte == b',') {
             if let Ok(name) = HeaderName::from_bytes(name.trim_ascii())
-                && !END_TO_END.contains(&name)
+                && !fields::is_relied_on(&name)
             {
                 headers.remove(name);
             }
@@ -206,24 +215,29 @@ fn strip_mesh(headers: &mut HeaderMap) {
     }
 }
 
-/// Cleans the head of an answer. RFC 9112 §6.3: chunks say the length, and no other field beside them. A coding that
-/// belongs to the hop and that this proxy did not ask for cannot be undone here.
-pub fn clean_answer(headers: &mut HeaderMap) -> Result<(), Flag> {
-    if headers.contains_key(TRANSFER_ENCODING) {
-        if !is_only_chunked(headers) {
-            return Err(Flag::ProtocolError);
-        }
-        headers.remove(CONTENT_LENGTH);
+/// Cleans the head of an answer, and says whether its connection can go on. What can be read in two ways is refused:
+/// RFC 9112 §6.3, a length beside chunks, lengths that differ, a coding that belongs to the hop and that this proxy did
+/// not ask for.
+pub fn clean_answer(status: StatusCode, headers: &mut HeaderMap) -> Result<Leftover, Flag> {
+    let length = fields::length(headers).map_err(|()| Flag::ProtocolError)?;
+    let chunked = headers.contains_key(TRANSFER_ENCODING);
+    if chunked && (length.is_some() || !fields::is_only_chunked(headers)) {
+        return Err(Flag::ProtocolError);
     }
     strip(headers);
-    Ok(())
+    if status != StatusCode::NO_CONTENT && status != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(Leftover::None);
+    }
+    // RFC 9110 §8.6: these have no content, whatever they say; one who says so all the same may send it.
+    headers.remove(CONTENT_LENGTH);
+    Ok(if chunked || length.is_some_and(|length| length > 0) { Leftover::Possible } else { Leftover::None })
 }
 
-/// `chunked`, once and alone.
-fn is_only_chunked(headers: &HeaderMap) -> bool {
-    let mut lines = headers.get_all(TRANSFER_ENCODING).iter();
-    let first = lines.next().is_some_and(|line| line.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"));
-    first && lines.next().is_none()
+/// Whether an origin may send what nobody waits for: it would be read as the next answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leftover {
+    None,
+    Possible,
 }
 
 /// RFC 9113 §8.2.3: HTTP/2 splits cookies into fields of their own, HTTP/1 reads only one.
@@ -313,9 +327,6 @@ const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 static HOP_BY_HOP: [HeaderName; 6] = [KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS, TE, TRANSFER_ENCODING, UPGRADE];
 
-/// Fields that say how long a message is or where it goes: naming one in `Connection` takes nothing away.
-static END_TO_END: [HeaderName; 4] = [HOST, CONTENT_LENGTH, TRAILER, EXPECT];
-
 /// Fields that say how long a message is, where it goes, who sends it and how it is read: behind the content they come
 /// too late to be heeded, and one who merged them into the head would be misled (RFC 9110 §6.5.1).
 static HEAD_ONLY: [HeaderName; 21] = [
@@ -353,7 +364,7 @@ mod tests {
         for (name, value) in headers {
             builder = builder.header(*name, *value);
         }
-        read(builder.body(()).expect("request").into_parts().0, 4096)
+        read(builder.body(()).expect("request").into_parts().0, 4096, Underscores::Keep)
     }
 
     #[test]
@@ -388,7 +399,7 @@ mod tests {
         );
 
         let connect = Request::connect("b:443").header("host", "b:443").body(()).expect("request");
-        let head = read(connect.into_parts().0, 4096).expect("accepted");
+        let head = read(connect.into_parts().0, 4096, Underscores::Keep).expect("accepted");
         let mut headers = head.headers.clone();
         assert_eq!(proxy_target(&head, &mut headers).expect("a target"), "b:443");
         assert_eq!(headers["host"], "b:443");
@@ -458,9 +469,24 @@ mod tests {
             let head = request("/", Version::HTTP_11, &[("host", "a"), ("transfer-encoding", coding)]);
             assert_eq!(head.is_ok(), accepted, "{coding}");
             let mut answer = HeaderMap::from_iter([(TRANSFER_ENCODING, HeaderValue::from_static(coding))]);
+            assert_eq!(clean_answer(StatusCode::OK, &mut answer.clone()).is_ok(), accepted, "{coding}");
             answer.insert(CONTENT_LENGTH, HeaderValue::from_static("5"));
-            assert_eq!(clean_answer(&mut answer).is_ok(), accepted, "{coding}");
-            assert!(!accepted || answer.is_empty());
+            assert_eq!(clean_answer(StatusCode::OK, &mut answer), Err(Flag::ProtocolError), "{coding}");
+        }
+    }
+
+    #[test]
+    fn an_answer_without_content_leaves_nothing_behind() {
+        for (lines, expected) in [
+            (&[][..], Leftover::None),
+            (&[(CONTENT_LENGTH, "0")], Leftover::None),
+            (&[(CONTENT_LENGTH, "5")], Leftover::Possible),
+            (&[(TRANSFER_ENCODING, "chunked")], Leftover::Possible),
+        ] {
+            let pair = |(name, value): &(HeaderName, &'static str)| (name.clone(), HeaderValue::from_static(value));
+            let mut answer: HeaderMap = lines.iter().map(pair).collect();
+            assert_eq!(clean_answer(StatusCode::NO_CONTENT, &mut answer), Ok(expected));
+            assert!(answer.is_empty());
         }
     }
 

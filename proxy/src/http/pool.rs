@@ -9,11 +9,10 @@ use std::time::Duration;
 
 use hyper::client::conn::http1;
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::body::RequestBody;
-use super::client::{self, ConnectFailure, Fresh, Http2, Lease, Settings, Wanted};
+use super::client::{self, Carrier, ConnectFailure, Fresh, Http2, Lease, Settings, Wanted};
 use crate::config::UpstreamProtocol;
 use crate::error::Flag;
 use crate::meters::UpstreamMeters;
@@ -71,7 +70,7 @@ pub enum Age {
 
 struct Idle {
     send: http1::SendRequest<RequestBody>,
-    task: AbortHandle,
+    task: Carrier,
     born: Instant,
     since: Instant,
 }
@@ -295,13 +294,7 @@ impl Pooled {
     }
 
     /// Takes a connection whose answer has ended. hyper may need another turn before it can be used again.
-    pub fn put(
-        self: &Rc<Self>,
-        mut send: http1::SendRequest<RequestBody>,
-        task: AbortHandle,
-        born: Instant,
-        now: Instant,
-    ) {
+    pub fn put(self: &Rc<Self>, mut send: http1::SendRequest<RequestBody>, task: Carrier, born: Instant, now: Instant) {
         if send.is_ready() {
             self.http1.borrow_mut().push(Idle { send, task, born, since: now });
             return;

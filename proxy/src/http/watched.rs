@@ -1,6 +1,7 @@
 //! The client's socket, watched: how much goes over it, and whether what came last is the beginning of a head. Over
 //! HTTP/1 every byte is, while no request is open; over HTTP/2 the frames tell (RFC 9113 §4.1), of which this reads no
-//! more than where they end: what they mean, and whether they may come, the engine knows.
+//! more than where they end: what they mean, and whether they may come, the engine knows. HTTP/1 is followed for what
+//! the engine would hide: `framing` tells, and a body that can be read in two ways ends here.
 
 use std::io;
 use std::pin::Pin;
@@ -9,28 +10,61 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::client::MIN_BUFFER;
+use super::framing::{Ambiguous, Requests};
 use crate::connection::{Connection, Seen};
 
 pub struct Watched<T> {
     io: T,
     seen: Arc<Seen>,
-    /// Over HTTP/2.
-    frames: Option<Frames>,
+    spoken: Spoken,
+}
+
+enum Spoken {
+    Http1(Requests),
+    /// What comes is ambiguous, and behind a head that the engine has.
+    Broken,
+    Http2(Frames),
 }
 
 impl<T> Watched<T> {
     pub fn http1(io: T, connection: &Connection) -> Self {
-        Self { io, seen: connection.seen(), frames: None }
+        let head_line = connection.worker.limits.header_bytes.max(MIN_BUFFER);
+        Self { io, seen: connection.seen(), spoken: Spoken::Http1(Requests::new(head_line)) }
     }
 
     pub fn http2(io: T, connection: &Connection) -> Self {
         let seen = connection.seen();
         seen.reading(true);
-        Self { io, seen, frames: Some(Frames::default()) }
+        Self { io, seen, spoken: Spoken::Http2(Frames::default()) }
     }
 }
 
 impl<T: Unpin> Watched<T> {
+    /// How many of these bytes are sound.
+    fn read(&mut self, bytes: &[u8]) -> usize {
+        match &mut self.spoken {
+            Spoken::Http1(requests) => {
+                self.seen.reading(true);
+                if self.seen.has_switched() {
+                    return bytes.len();
+                }
+                let Some(Ambiguous { number, body_from }) = requests.take(bytes) else { return bytes.len() };
+                self.seen.ambiguous(number);
+                if body_from.is_some() {
+                    self.spoken = Spoken::Broken;
+                }
+                body_from.unwrap_or(bytes.len())
+            }
+            Spoken::Broken => 0,
+            Spoken::Http2(frames) => {
+                let reading = frames.take(bytes);
+                self.seen.reading(reading);
+                bytes.len()
+            }
+        }
+    }
+
     fn wrote(&mut self, write: impl FnOnce(Pin<&mut T>) -> Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         let polled = write(Pin::new(&mut self.io));
         if let Poll::Ready(Ok(bytes)) = polled {
@@ -42,13 +76,23 @@ impl<T: Unpin> Watched<T> {
 
 impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if matches!(self.spoken, Spoken::Broken) {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "the framing of a body is ambiguous")));
+        }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(cx, buffer);
         let bytes = buffer.filled().get(before..).unwrap_or_default();
-        if !bytes.is_empty() {
-            let this = &mut *self;
-            this.seen.moved(bytes.len());
-            this.seen.reading(this.frames.as_mut().is_none_or(|frames| frames.take(bytes)));
+        if bytes.is_empty() {
+            return polled;
+        }
+        self.seen.moved(bytes.len());
+        let (read, sound) = (bytes.len(), self.read(bytes));
+        if sound < read {
+            buffer.set_filled(before + sound);
+            // An empty read would be the connection's end.
+            if sound == 0 {
+                return self.poll_read(cx, buffer);
+            }
         }
         polled
     }

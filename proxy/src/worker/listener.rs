@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::{ListenerProtocol, Mode, Trust};
+use crate::config::{ListenerProtocol, Mode, Trust, Underscores};
 use crate::http::pool::Upstream;
 use crate::meters::ListenerMeters;
 use crate::rules::route::Route;
@@ -17,6 +17,7 @@ pub struct Listener {
     pub transparent: bool,
     pub protocol: ListenerProtocol,
     pub trust: Trust,
+    pub underscores: Underscores,
     pub upstream: Option<Rc<Upstream>>,
     pub routes: Vec<Rc<Route<Rc<Upstream>>>>,
     pub tls: Option<TlsAcceptor>,

@@ -280,6 +280,7 @@ fn listener(
         transparent: listener.transparent,
         protocol: listener.protocol,
         trust: listener.trust,
+        underscores: listener.underscores,
         upstream: listener.upstream.as_deref().and_then(|name| upstreams.configured(name)),
         routes: routes?,
         tls: plan.acceptors.get(&listener.name).cloned(),

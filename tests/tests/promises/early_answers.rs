@@ -58,32 +58,6 @@ fn an_upload_that_was_refused_early_goes_out_again_whole() {
 }
 
 #[test]
-fn chunks_say_the_length_of_an_answer_and_a_length_beside_them_is_removed() {
-    for client in [Protocol::Http1, Protocol::Http2] {
-        run(async move {
-            let (listener, address) = Wire::listen().await;
-            let proxy = Proxy::between(address, Protocol::Http1);
-            tokio::task::spawn_local(async move {
-                let mut origin = Wire::accept(&listener).await;
-                origin.head().await;
-                origin
-                    .write(
-                        "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n\
-                         a\r\n0123456789\r\n0\r\n\r\n",
-                    )
-                    .await;
-                origin.rest().await;
-            });
-            let mut client = Client::connect(client, proxy.address("in")).await;
-            let answer = client.get("/").await;
-            assert_eq!(answer.body, "0123456789");
-            assert!(!answer.headers.contains_key("content-length"));
-            assert_eq!(proxy.logged(1).await[0]["flag"], "ok");
-        });
-    }
-}
-
-#[test]
 fn an_answer_in_a_coding_that_nobody_asked_for_is_refused() {
     run(async {
         let (listener, address) = Wire::listen().await;

@@ -36,8 +36,8 @@ impl From<ConnectFailure> for Missed {
 /// What an error of the engine means for the request.
 pub(super) fn classify(job: &Job<'_>, lease: &Lease, written: bool, error: &hyper::Error) -> Missed {
     tracing::debug!(%error, written, reused = lease.reused, "attempt failed");
-    if job.exchange.has_request_failed() {
-        return Missed::new(Failure::Reset, Flag::ClientReset);
+    if let Some(flag) = job.exchange.request_failure() {
+        return Missed::new(Failure::Reset, flag);
     }
     if let Some(h2) = h2_error(error) {
         return match h2.reason() {
@@ -53,6 +53,9 @@ pub(super) fn classify(job: &Job<'_>, lease: &Lease, written: bool, error: &hype
                 Missed { reason, ..Missed::new(Failure::Reset, Flag::UpstreamReset) }
             }
         };
+    }
+    if is_ambiguous(error) {
+        return Missed::new(Failure::Reset, Flag::ProtocolError);
     }
     let closed = error.is_incomplete_message() || error.is_canceled() || error.is_closed() || is_io(error);
     if !written {
@@ -75,6 +78,11 @@ fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
 
 fn is_io(error: &hyper::Error) -> bool {
     find::<std::io::Error>(error).is_some()
+}
+
+/// The head of the answer can be read in two ways.
+fn is_ambiguous(error: &hyper::Error) -> bool {
+    find::<std::io::Error>(error).is_some_and(|error| error.kind() == std::io::ErrorKind::InvalidData)
 }
 
 fn find<'a, E: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a E> {

@@ -187,6 +187,8 @@ async fn switch(job: &Job<'_>, lease: &Lease, request: &mut Request<()>, has_bod
 fn frame(from: Version, headers: &mut HeaderMap, body: &RequestBody) {
     headers.remove(TRANSFER_ENCODING);
     if body.is_end_stream() {
+        // RFC 9110 §10.1.1: there is nothing to wait for.
+        headers.remove(EXPECT);
         return;
     }
     // HTTP/2 may announce trailers behind a body of known length; HTTP/1.1 has room for them only behind chunks.
