@@ -1,6 +1,7 @@
 //! The client's socket, watched: how much goes over it, and whether what came last is the beginning of a head. Over
 //! HTTP/1 every byte is, while no request is open; over HTTP/2 the frames tell (RFC 9113 §4.1), of which this reads no
-//! more than where they end: what they mean, and whether they may come, the engine knows.
+//! more than where they end: what they mean, and whether they may come, the engine knows, but for the first one, which
+//! has to be the client's SETTINGS (§3.4): the engine takes any.
 
 use std::io;
 use std::pin::Pin;
@@ -49,6 +50,10 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
             let this = &mut *self;
             this.seen.moved(bytes.len());
             this.seen.reading(this.frames.as_mut().is_none_or(|frames| frames.take(bytes)));
+            if this.frames.as_ref().is_some_and(|frames| frames.strange) {
+                // GOAWAY may be omitted here (RFC 9113 §3.4).
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "the first frame is no SETTINGS")));
+            }
         }
         polled
     }
@@ -93,12 +98,14 @@ struct Frames {
     end_headers: bool,
     /// The first frame has come, which is the client's settings.
     settled: bool,
+    /// The first frame was another.
+    strange: bool,
 }
 
 impl Default for Frames {
     fn default() -> Self {
         let left = PREFACE;
-        Self { left, start: 0, have: 0, data: false, head: false, end_headers: false, settled: false }
+        Self { left, start: 0, have: 0, data: false, head: false, end_headers: false, settled: false, strange: false }
     }
 }
 
@@ -130,6 +137,7 @@ impl Frames {
         let [.., long, middle, short, kind, flags, _, _, _, _] = self.start.to_be_bytes();
         self.left = u32::from_be_bytes([0, long, middle, short]) as usize;
         self.have = 0;
+        self.strange |= !self.settled && (kind != SETTINGS || flags & ACK != 0);
         self.settled = true;
         self.data = kind == DATA;
         if matches!(kind, HEADERS | CONTINUATION) {
@@ -143,7 +151,9 @@ const PREFACE: usize = 24;
 const FRAME_START: usize = 9;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
 const CONTINUATION: u8 = 9;
+const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
 
 /// However the bytes are cut, they tell the same.
@@ -152,6 +162,7 @@ pub fn fuzz_frames(bytes: &[u8]) {
     let at_once = whole.take(bytes);
     let in_bytes = bytes.chunks(1).map(|byte| piecewise.take(byte)).last();
     assert_eq!(at_once, in_bytes.unwrap_or(true));
+    assert_eq!(whole.strange, piecewise.strange);
 }
 
 #[cfg(test)]
@@ -167,6 +178,19 @@ mod tests {
         assert!(frames.take(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"));
         assert!(!frames.take(&frame(4, 0, b"")));
         frames
+    }
+
+    #[test]
+    fn only_settings_may_come_first() {
+        for (first, strange) in
+            [(frame(SETTINGS, 0, b""), false), (frame(SETTINGS, ACK, b""), true), (frame(6, 0, &[0; 8]), true)]
+        {
+            let mut frames = Frames::default();
+            frames.take(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+            frames.take(&first);
+            frames.take(&frame(6, 0, &[0; 8]));
+            assert_eq!(frames.strange, strange, "{first:?}");
+        }
     }
 
     #[test]
