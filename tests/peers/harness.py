@@ -24,23 +24,25 @@ import urllib.request
 CASES = []
 
 
-def case(promise, *, needs=(), direct=True, down=(None,), up=(None,)):
+def case(promise, *, needs=(), direct=True, down=(None,), up=(None,), seconds=60, full=False):
     """Registers one case for each pair of the protocol that the client speaks (`down`) and that the origin speaks (`up`).
 
-    `needs` names programs; `direct=False` marks what has no meaning without the proxy."""
+    `needs` names programs; `direct=False` marks what has no meaning without the proxy; `full` runs only with `--full`; no case
+    waits longer than `seconds`."""
 
     def register(body):
         for client in down:
             for server in up:
-                CASES.append(Case(body, promise, tuple(needs), direct, client, server))
+                CASES.append(Case(body, promise, tuple(needs), direct, client, server, seconds, full))
         return body
 
     return register
 
 
 class Case:
-    def __init__(self, body, promise, needs, direct, down, up):
+    def __init__(self, body, promise, needs, direct, down, up, seconds, full):
         self.body, self.needs, self.direct, self.down, self.up = body, needs, direct, down, up
+        self.seconds, self.full = seconds, full
         road = " → ".join(side for side in (down, up) if side)
         self.name = f"{body.__module__.removeprefix('peer_')}: {promise}" + (f" [{road}]" if road else "")
 

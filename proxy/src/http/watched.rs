@@ -1,7 +1,8 @@
 //! The client's socket, watched: how much goes over it, and whether what came last is the beginning of a head. Over
 //! HTTP/1 every byte is, while no request is open; over HTTP/2 the frames tell (RFC 9113 §4.1), of which this reads no
-//! more than where they end: what they mean, and whether they may come, the engine knows. HTTP/1 is followed for what
-//! the engine would hide: `framing` tells, and a body that can be read in two ways ends here.
+//! more than where they end: what they mean, and whether they may come, the engine knows, but for the first one, which
+//! has to be the client's SETTINGS (§3.4): the engine takes any. HTTP/1 is followed for what the engine would hide:
+//! `framing` tells, and a body that can be read in two ways ends here.
 
 use std::io;
 use std::pin::Pin;
@@ -22,8 +23,8 @@ pub struct Watched<T> {
 
 enum Spoken {
     Http1(Requests),
-    /// What comes is ambiguous, and behind a head that the engine has.
-    Broken,
+    /// What comes must not reach the engine, and this is why.
+    Broken(&'static str),
     Http2(Frames),
 }
 
@@ -52,14 +53,19 @@ impl<T: Unpin> Watched<T> {
                 let Some(Ambiguous { number, body_from }) = requests.take(bytes) else { return bytes.len() };
                 self.seen.ambiguous(number);
                 if body_from.is_some() {
-                    self.spoken = Spoken::Broken;
+                    self.spoken = Spoken::Broken("the framing of a body is ambiguous");
                 }
                 body_from.unwrap_or(bytes.len())
             }
-            Spoken::Broken => 0,
+            Spoken::Broken(_) => 0,
             Spoken::Http2(frames) => {
                 let reading = frames.take(bytes);
                 self.seen.reading(reading);
+                if frames.strange {
+                    // GOAWAY may be omitted here (RFC 9113 §3.4).
+                    self.spoken = Spoken::Broken("the first frame is no SETTINGS");
+                    return 0;
+                }
                 bytes.len()
             }
         }
@@ -76,8 +82,8 @@ impl<T: Unpin> Watched<T> {
 
 impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if matches!(self.spoken, Spoken::Broken) {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "the framing of a body is ambiguous")));
+        if let Spoken::Broken(why) = self.spoken {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
         }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(cx, buffer);
@@ -137,12 +143,14 @@ struct Frames {
     end_headers: bool,
     /// The first frame has come, which is the client's settings.
     settled: bool,
+    /// The first frame was another.
+    strange: bool,
 }
 
 impl Default for Frames {
     fn default() -> Self {
         let left = PREFACE;
-        Self { left, start: 0, have: 0, data: false, head: false, end_headers: false, settled: false }
+        Self { left, start: 0, have: 0, data: false, head: false, end_headers: false, settled: false, strange: false }
     }
 }
 
@@ -174,6 +182,7 @@ impl Frames {
         let [.., long, middle, short, kind, flags, _, _, _, _] = self.start.to_be_bytes();
         self.left = u32::from_be_bytes([0, long, middle, short]) as usize;
         self.have = 0;
+        self.strange |= !self.settled && (kind != SETTINGS || flags & ACK != 0);
         self.settled = true;
         self.data = kind == DATA;
         if matches!(kind, HEADERS | CONTINUATION) {
@@ -187,7 +196,9 @@ const PREFACE: usize = 24;
 const FRAME_START: usize = 9;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
 const CONTINUATION: u8 = 9;
+const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
 
 /// However the bytes are cut, they tell the same.
@@ -196,6 +207,7 @@ pub fn fuzz_frames(bytes: &[u8]) {
     let at_once = whole.take(bytes);
     let in_bytes = bytes.chunks(1).map(|byte| piecewise.take(byte)).last();
     assert_eq!(at_once, in_bytes.unwrap_or(true));
+    assert_eq!(whole.strange, piecewise.strange);
 }
 
 #[cfg(test)]
@@ -211,6 +223,19 @@ mod tests {
         assert!(frames.take(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"));
         assert!(!frames.take(&frame(4, 0, b"")));
         frames
+    }
+
+    #[test]
+    fn only_settings_may_come_first() {
+        for (first, strange) in
+            [(frame(SETTINGS, 0, b""), false), (frame(SETTINGS, ACK, b""), true), (frame(6, 0, &[0; 8]), true)]
+        {
+            let mut frames = Frames::default();
+            frames.take(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+            frames.take(&first);
+            frames.take(&frame(6, 0, &[0; 8]));
+            assert_eq!(frames.strange, strange, "{first:?}");
+        }
     }
 
     #[test]
