@@ -12,6 +12,7 @@ mod examples;
 mod expect_continue;
 mod first_request;
 mod forward_proxy;
+mod fuzz_corpus;
 mod gateway_routes;
 mod gateway_tls;
 mod grpc_calls;
