@@ -47,7 +47,7 @@ impl Head {
         match (lengths.as_slice(), codings.as_slice()) {
             ([], []) => Ok(Length::Unsaid),
             ([length], []) => {
-                let digits = (1..=18).contains(&length.len()) && length.iter().all(u8::is_ascii_digit);
+                let digits = length.iter().all(u8::is_ascii_digit);
                 let value = std::str::from_utf8(length).ok().and_then(|text| text.parse().ok());
                 value.filter(|_| digits).map(Length::Exact).ok_or_else(|| wrong("a length", length))
             }
