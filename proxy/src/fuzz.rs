@@ -1,5 +1,21 @@
-//! One target for each parser of outside bytes: a plain function that panics when an invariant breaks. A fuzzer calls
-//! them by name; the test below throws a bounded number of made-up inputs at each.
+//! One target for each parser of outside bytes, and with the feature `fuzzing` one for whole connections in each
+//! direction: a plain function that panics when an invariant breaks. A fuzzer calls them by name; the test below throws
+//! a bounded number of made-up inputs at each.
+
+#[cfg(feature = "fuzzing")]
+mod client;
+#[cfg(feature = "fuzzing")]
+mod connection;
+#[cfg(feature = "fuzzing")]
+mod frames;
+#[cfg(feature = "fuzzing")]
+mod memory;
+#[cfg(feature = "fuzzing")]
+mod origin;
+#[cfg(feature = "fuzzing")]
+pub mod seen;
+#[cfg(feature = "fuzzing")]
+mod strict;
 
 use crate::{admin, config, handover, http, identity, net, redirect, rules, system, telemetry, trace};
 
@@ -11,6 +27,10 @@ pub static TARGETS: &[Target] = &[
     ("admin_query", admin::fuzz_query),
     ("cgroup_files", system::cgroup::fuzz_files),
     ("cgroup_paths", system::cgroup::fuzz_paths),
+    #[cfg(feature = "fuzzing")]
+    ("client_http1", connection::fuzz_client_http1),
+    #[cfg(feature = "fuzzing")]
+    ("client_http2", connection::fuzz_client_http2),
     ("client_hello", net::client_hello::fuzz_client_hello),
     ("config", config::fuzz_config),
     ("der", identity::der::fuzz_der),
@@ -22,7 +42,13 @@ pub static TARGETS: &[Target] = &[
     ("json", telemetry::json::fuzz_json),
     ("log_level", telemetry::log::fuzz_level),
     ("matcher", rules::matcher::fuzz_matcher),
+    #[cfg(feature = "fuzzing")]
+    ("origin_http1", connection::fuzz_origin_http1),
+    #[cfg(feature = "fuzzing")]
+    ("origin_http2", connection::fuzz_origin_http2),
     ("redirect", redirect::fuzz_redirect),
+    #[cfg(feature = "fuzzing")]
+    ("strict", strict::fuzz_strict),
     ("traceparent", trace::w3c::fuzz_traceparent),
 ];
 

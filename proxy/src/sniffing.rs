@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use rustls::server::Acceptor;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::LazyConfigAcceptor;
@@ -20,15 +21,15 @@ use crate::net::detect;
 use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{self, Outcome};
 
-pub enum Sniffed {
-    Http1(Prefixed<TcpStream>),
-    Http2(Prefixed<TcpStream>),
+pub enum Sniffed<S = TcpStream> {
+    Http1(Prefixed<S>),
+    Http2(Prefixed<S>),
     /// HTTP under TLS that ended here.
     Secure1(TlsStream<TcpStream>),
     Secure2(TlsStream<TcpStream>),
     /// Bytes to carry as they are; the name that a TLS client asked for, if it is TLS.
     Opaque {
-        io: Prefixed<TcpStream>,
+        io: Prefixed<S>,
         server_name: Option<String>,
     },
     /// The connection is over.
@@ -121,7 +122,11 @@ async fn http(connection: &Connection, mut stream: TcpStream) -> Sniffed {
     }
 }
 
-async fn unknown(mut stream: TcpStream, wait: Duration, hello_wait: Duration) -> Sniffed {
+/// Nothing is declared: the client's first bytes tell.
+pub async fn unknown<S>(mut stream: S, wait: Duration, hello_wait: Duration) -> Sniffed<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let decided = |bytes: &[u8]| Some(detect::sniff(bytes)).filter(|sniffed| *sniffed != detect::Sniffed::NeedMore);
     let (bytes, sniffed) = match sniff::read(&mut stream, decided, wait, detect::ENOUGH).await {
         Ok((bytes, Outcome::Decided(sniffed))) => (bytes, sniffed),
@@ -151,7 +156,10 @@ async fn tls(connection: &Connection, stream: TcpStream) -> Sniffed {
 }
 
 /// TLS that is not for us: its ClientHello may take several segments.
-async fn passed_through(stream: TcpStream, read: BytesMut, wait: Duration) -> Sniffed {
+async fn passed_through<S>(stream: S, read: BytesMut, wait: Duration) -> Sniffed<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let mut stream = Prefixed::new(stream, read);
     let hello = |bytes: &[u8]| match client_hello::server_name(bytes) {
         Err(HelloError::Incomplete) => None,
@@ -172,7 +180,7 @@ async fn passed_through(stream: TcpStream, read: BytesMut, wait: Duration) -> Sn
     }
 }
 
-fn opaque(stream: TcpStream, bytes: BytesMut) -> Sniffed {
+fn opaque<S>(stream: S, bytes: BytesMut) -> Sniffed<S> {
     Sniffed::Opaque { io: Prefixed::new(stream, bytes), server_name: None }
 }
 

@@ -48,6 +48,14 @@ pub struct Worker {
 }
 
 impl Worker {
+    /// What is due once a second.
+    pub fn look(&self, now: Instant) {
+        self.clock.refresh();
+        self.spans.flush();
+        self.upstreams.sweep(now);
+        self.answers.sweep(now);
+    }
+
     /// Whether an address is a listener of this proxy: a connection to it would go round in circles. A listener on the
     /// unspecified address is reached by every address of the pod.
     pub fn is_own(&self, address: SocketAddr) -> bool {

@@ -11,6 +11,7 @@ pub mod certificates;
 pub mod client;
 pub mod dir;
 pub mod dribble;
+pub mod fuzz;
 pub mod origin;
 pub mod process;
 pub mod proxy;

@@ -19,6 +19,8 @@ pub(super) fn write(exchange: &Exchange, flag: Flag, ended: Instant) {
     exchange.connection.listener.meters.ended(&record, flag, duration, sent, received);
     worker.access_log.write(|line| fill(line, exchange, &record, flag, ended));
     spans(exchange, &record, flag, ended);
+    #[cfg(feature = "fuzzing")]
+    crate::fuzz::seen::closed(&record, flag, (sent, received));
 }
 
 fn fill(line: &mut Object, exchange: &Exchange, record: &Record, flag: Flag, ended: Instant) {

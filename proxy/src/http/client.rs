@@ -101,6 +101,10 @@ pub async fn raw(address: SocketAddr, settings: &Settings) -> Result<Raw, Connec
 }
 
 pub async fn connect(address: SocketAddr, wanted: Wanted, settings: &Settings) -> Result<Fresh, ConnectFailure> {
+    #[cfg(feature = "fuzzing")]
+    if let Some(io) = crate::fuzz::seen::dial() {
+        return if wanted == Wanted::Http2 { http2(io, settings).await } else { http1(io, settings).await };
+    }
     let started = Instant::now();
     let stream = connect::connect(address, settings.connect_timeout, Some(MARK)).await?;
     let Some(tls) = &settings.tls else {

@@ -103,10 +103,7 @@ async fn serve(plan: Plan) -> io::Result<()> {
             _ = look.tick() => {
                 let now = Instant::now();
                 heartbeat.beat(now);
-                worker.clock.refresh();
-                worker.spans.flush();
-                worker.upstreams.sweep(now);
-                worker.answers.sweep(now);
+                worker.look(now);
             }
             changed = stop.changed(), if !alone => {
                 let order = *stop.borrow_and_update();
@@ -195,9 +192,9 @@ impl Drop for Carried {
     }
 }
 
-type Built = (Rc<Worker>, HashMap<String, Rc<Listener>>, Rc<Cell<usize>>);
+pub type Built = (Rc<Worker>, HashMap<String, Rc<Listener>>, Rc<Cell<usize>>);
 
-fn build(plan: &Plan) -> io::Result<Built> {
+pub fn build(plan: &Plan) -> io::Result<Built> {
     let config = &plan.config;
     let limits = &config.limits;
     let meters = Meters::new(&plan.registry);

@@ -15,6 +15,7 @@ mod forward_proxy;
 mod framing_answers;
 mod framing_http2;
 mod framing_requests;
+mod fuzz_corpus;
 mod gateway_routes;
 mod gateway_tls;
 mod grpc_calls;
