@@ -23,6 +23,7 @@ pub struct Meters {
     malformed: Counter,
     informed: Informed,
     counts_informational: Extensions,
+    tasks: Gauge,
 }
 
 impl Meters {
@@ -39,6 +40,7 @@ impl Meters {
             malformed: shard.counter(family::CONTEXT_MALFORMED, &["w3c"]),
             counts_informational: informed.callback(),
             informed,
+            tasks: shard.gauge(family::WORKER_TASKS, &[]),
             shard,
         }
     }
@@ -70,6 +72,11 @@ impl Meters {
     /// of ones made beforehand costs three small allocations, a callback of the request's own two more.
     pub fn counts_informational(&self) -> Extensions {
         self.counts_informational.clone()
+    }
+
+    /// How many tasks this worker has now.
+    pub fn tasks(&self, alive: usize) {
+        self.tasks.set(i64::try_from(alive).unwrap_or(i64::MAX));
     }
 
     pub fn settled(&self, settled: &Settled) {
@@ -234,12 +241,19 @@ pub struct UpstreamMeters {
     shard: Shard,
     name: Rc<str>,
     in_flight: Gauge,
+    connections: Gauge,
 }
 
 impl UpstreamMeters {
     fn new(shard: &Shard, name: &Rc<str>) -> Self {
         let in_flight = shard.gauge(family::UPSTREAM_REQUESTS_IN_FLIGHT, &[name]);
-        Self { shard: shard.clone(), name: name.clone(), in_flight }
+        let connections = shard.gauge(family::UPSTREAM_CONNECTIONS_ACTIVE, &[name]);
+        Self { shard: shard.clone(), name: name.clone(), in_flight, connections }
+    }
+
+    /// A connection is open, or being made, until this is dropped.
+    pub fn connection(&self) -> Held {
+        self.connections.hold()
     }
 
     /// An attempt has a connection, until this is dropped.

@@ -4,7 +4,7 @@
 use std::io;
 use std::rc::Rc;
 
-use http::{Response, StatusCode};
+use http::{Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -23,6 +23,7 @@ use crate::net::copy::{self, CopyEnd, CopyWatch, Ended, Side};
 use crate::net::prefixed::Prefixed;
 use crate::rules::balance::{self, InFlight, Pick};
 use crate::rules::health;
+use crate::telemetry::metrics::Held;
 use crate::trace::context;
 
 /// A connection that is no HTTP.
@@ -105,6 +106,7 @@ pub async fn connect(
 pub fn upgraded(open: Open, connection: &Rc<Connection>, lease: Lease, ours: OnUpgrade, theirs: OnUpgrade) {
     let connection = connection.clone();
     tokio::task::spawn_local(async move {
+        let _connection = (lease.version() != Version::HTTP_2).then(|| lease.endpoint().meters.connection());
         let _lease = lease;
         let (Ok(client), Ok(upstream)) = (ours.await, theirs.await) else { return drop(open) };
         let watch = CopyWatch::new(open.exchange().idle_timeout());
@@ -148,7 +150,7 @@ fn flag(end: &CopyEnd) -> Flag {
 }
 
 /// A connection to one of the upstream's endpoints. Nothing was sent yet, so each endpoint may be tried once.
-async fn reach(open: &Open, to: &To) -> Result<(Raw, InFlight), ConnectFailure> {
+async fn reach(open: &Open, to: &To) -> Result<(Raw, (InFlight, Held)), ConnectFailure> {
     let worker = open.exchange().connection().worker.clone();
     let endpoints = to.upstream.endpoints();
     let mut tried = Vec::new();
@@ -163,7 +165,7 @@ async fn reach(open: &Open, to: &To) -> Result<(Raw, InFlight), ConnectFailure> 
             _ => context::random_span(&mut *worker.rng.borrow_mut()),
         };
         open.exchange().attempt(pooled.address(), span, Instant::now());
-        let in_flight = pooled.endpoint.enter();
+        let in_flight = (pooled.endpoint.enter(), pooled.meters.connection());
         match client::raw(pooled.address(), &to.upstream.settings).await {
             Ok(stream) => {
                 health::succeeded(&pooled.endpoint);

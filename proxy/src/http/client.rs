@@ -100,17 +100,23 @@ pub async fn raw(address: SocketAddr, settings: &Settings) -> Result<Raw, Connec
     }
 }
 
-pub async fn connect(address: SocketAddr, wanted: Wanted, settings: &Settings) -> Result<Fresh, ConnectFailure> {
+/// `open` is dropped when the connection ends; one that switches protocols is then its tunnel's to count.
+pub async fn connect(
+    address: SocketAddr,
+    wanted: Wanted,
+    settings: &Settings,
+    open: Held,
+) -> Result<Fresh, ConnectFailure> {
     #[cfg(feature = "fuzzing")]
     if let Some(io) = crate::fuzz::seen::dial() {
-        return if wanted == Wanted::Http2 { http2(io, settings).await } else { http1(io, settings).await };
+        return if wanted == Wanted::Http2 { http2(io, settings, open).await } else { http1(io, settings, open).await };
     }
     let started = Instant::now();
     let stream = connect::connect(address, settings.connect_timeout, Some(MARK)).await?;
     let Some(tls) = &settings.tls else {
         return match wanted {
-            Wanted::Http2 => http2(stream, settings).await,
-            Wanted::Http1 | Wanted::Negotiated => http1(stream, settings).await,
+            Wanted::Http2 => http2(stream, settings, open).await,
+            Wanted::Http1 | Wanted::Negotiated => http1(stream, settings, open).await,
         };
     };
     let connector = match wanted {
@@ -120,14 +126,14 @@ pub async fn connect(address: SocketAddr, wanted: Wanted, settings: &Settings) -
     };
     let stream = secure(stream, connector, tls, settings, started).await?;
     match (wanted, stream.get_ref().1.alpn_protocol()) {
-        (_, Some(b"h2")) => http2(stream, settings).await,
+        (_, Some(b"h2")) => http2(stream, settings, open).await,
         (Wanted::Http2, other) => {
             let other = other.map_or("nothing".into(), String::from_utf8_lossy);
             let text =
                 format!("{address} was offered h2 and chose {other}; set the upstream's protocol to http1 or auto");
             Err(ConnectFailure { flag: Flag::ProtocolError, text })
         }
-        _ => http1(stream, settings).await,
+        _ => http1(stream, settings, open).await,
     }
 }
 
@@ -163,7 +169,7 @@ impl From<ConnectError> for ConnectFailure {
     }
 }
 
-async fn http1<T>(io: T, settings: &Settings) -> Result<Fresh, ConnectFailure>
+async fn http1<T>(io: T, settings: &Settings, open: Held) -> Result<Fresh, ConnectFailure>
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -176,6 +182,7 @@ where
     let io = Answering::new(io, awaited.clone(), settings.header_bytes.max(MIN_BUFFER));
     let (send, connection) = builder.handshake(TokioIo::new(io)).await.map_err(handshake)?;
     let task = tokio::task::spawn_local(async move {
+        let _open = open;
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "upstream HTTP/1 connection ended");
         }
@@ -183,7 +190,7 @@ where
     Ok(Fresh::Http1(send, Carrier { task: task.abort_handle(), awaited }))
 }
 
-async fn http2<T>(io: T, settings: &Settings) -> Result<Fresh, ConnectFailure>
+async fn http2<T>(io: T, settings: &Settings, open: Held) -> Result<Fresh, ConnectFailure>
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -204,6 +211,7 @@ where
     let connection = Rc::new(RefCell::new(Some(connection)));
     let polled = connection.clone();
     tokio::task::spawn_local(async move {
+        let _open = open;
         let ended = std::future::poll_fn(|cx| match polled.borrow_mut().as_mut() {
             Some(connection) => Pin::new(connection).poll(cx),
             None => Poll::Ready(Ok(())),

@@ -226,7 +226,7 @@ impl Pooled {
 
     async fn connected(self: &Rc<Self>, upstream: &Upstream, wanted: Wanted) -> Result<Lease, ConnectFailure> {
         let in_flight = self.endpoint.enter();
-        match client::connect(self.address(), wanted, &upstream.settings).await {
+        match client::connect(self.address(), wanted, &upstream.settings, self.meters.connection()).await {
             Ok(fresh) => {
                 upstream.meters.connected(&fresh);
                 self.alone.set(matches!((wanted, &fresh), (Wanted::Negotiated, Fresh::Http1(..))));

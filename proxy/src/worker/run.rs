@@ -104,6 +104,7 @@ async fn serve(plan: Plan) -> io::Result<()> {
                 let now = Instant::now();
                 heartbeat.beat(now);
                 worker.look(now);
+                worker.meters.tasks(tokio::runtime::Handle::current().metrics().num_alive_tasks());
             }
             changed = stop.changed(), if !alone => {
                 let order = *stop.borrow_and_update();

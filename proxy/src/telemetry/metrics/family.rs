@@ -138,6 +138,8 @@ families! {
     // Upstreams
     Counter UPSTREAM_CONNECTIONS_OPENED "upstream_connections_opened" None ["upstream" "protocol"]
         "Connections opened to upstreams.";
+    Gauge UPSTREAM_CONNECTIONS_ACTIVE "upstream_connections_active" None ["upstream"]
+        "Connections to upstreams that are open or being made, those that wait for their next request too.";
     Counter UPSTREAM_CONNECT_FAILURES "upstream_connect_failures" None ["upstream" "flag"]
         "Connections to upstreams that could not be opened.";
     Gauge UPSTREAM_REQUESTS_IN_FLIGHT "upstream_requests_in_flight" None ["upstream"]
@@ -176,6 +178,8 @@ families! {
         "Listening sockets given to a successor or taken from a predecessor.";
     Gauge WORKERS "workers" None []
         "Threads that carry traffic.";
+    Gauge WORKER_TASKS "worker_tasks" None []
+        "Tasks alive on the threads that carry traffic, looked at once a second: some for the proxy itself, the rest for connections and streams.";
     Counter WORKER_BUSY_SECONDS "worker_busy_seconds" Seconds ["worker"]
         "Time that a worker was not waiting.";
     Gauge MEMORY_LIMIT_BYTES "memory_limit_bytes" Bytes []
