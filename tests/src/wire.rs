@@ -26,6 +26,21 @@ impl Wire {
         Self::from(listener.accept().await.expect("accept").0)
     }
 
+    /// An origin, or another server, that does this with each of its connections, which are numbered from 0.
+    pub async fn serve<F>(each: impl Fn(Self, usize) -> F + 'static) -> SocketAddr
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        let (listener, address) = Self::listen().await;
+        tokio::task::spawn_local(async move {
+            for number in 0.. {
+                let wire = Self::accept(&listener).await;
+                tokio::task::spawn_local(each(wire, number));
+            }
+        });
+        address
+    }
+
     pub async fn write(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).await.expect("write");
     }
