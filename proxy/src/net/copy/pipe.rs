@@ -76,7 +76,7 @@ fn flags() -> SpliceFlags {
 }
 
 /// Through 128 KiB or more, 1 MB costs 270 to 290 microseconds of CPU, through 64 KiB 270 to 330, by read and write 470
-/// to 590 (loopback, 2 cores, `what_splice_is_worth` in the tests). A user's 64 MiB of pipe pages are 512 of these.
+/// to 590 (loopback, 2 cores, `benches/examples/splice.rs`). A user's 64 MiB of pipe pages are 512 of these.
 const PIPE_SIZE: usize = 128 * 1024;
 /// The kernel's default; a smaller pipe moves less at once than read and write do.
 const PIPE_MIN: usize = 64 * 1024;
