@@ -51,8 +51,7 @@ impl Http2 {
         let small = pattern::at(0, SMALL);
         let (requests, wanted) = match shape {
             Shape::Get => {
-                let fields =
-                    [(Name::Index(4), "/small"), (Name::Index(1), "localhost"), (Name::Index(58), "bench")];
+                let fields = [(Name::Index(4), "/small"), (Name::Index(1), "localhost"), (Name::Index(58), "bench")];
                 (Requests::new(&[2, scheme], &fields), small.to_vec())
             }
             Shape::Unary | Shape::Streaming => {
