@@ -103,12 +103,22 @@ pub struct Flow {
     unacknowledged: u32,
     /// Whether the other side's settings are known.
     pub greeted: bool,
+    /// Whether its table of fields is smaller than [`Requests`] count on. nginx asks an application for no table at all.
+    pub small_table: bool,
 }
 
 impl Default for Flow {
     fn default() -> Self {
         let waiting = VecDeque::new();
-        Self { connection: 65_535, initial: 65_535, open: HashMap::new(), waiting, unacknowledged: 0, greeted: false }
+        Self {
+            connection: 65_535,
+            initial: 65_535,
+            open: HashMap::new(),
+            waiting,
+            unacknowledged: 0,
+            greeted: false,
+            small_table: false,
+        }
     }
 }
 
@@ -181,7 +191,7 @@ impl Flow {
     pub fn control(&mut self, out: &mut Vec<u8>, frame: &Frame<'_>) -> Result<bool, Broken> {
         match frame.kind {
             SETTINGS if frame.flags & ACK == 0 => {
-                self.settings(frame.payload)?;
+                self.settings(frame.payload);
                 write(out, SETTINGS, ACK, 0, &[]);
                 self.resume(out);
             }
@@ -206,7 +216,7 @@ impl Flow {
         Ok(true)
     }
 
-    fn settings(&mut self, payload: &[u8]) -> Result<(), Broken> {
+    fn settings(&mut self, payload: &[u8]) {
         for setting in payload.chunks_exact(6) {
             let value = u32::from_be_bytes([setting[2], setting[3], setting[4], setting[5]]);
             match u16::from_be_bytes([setting[0], setting[1]]) {
@@ -215,13 +225,11 @@ impl Flow {
                     self.initial = i64::from(value);
                     self.open.values_mut().for_each(|window| *window += change);
                 }
-                // The blocks of `Requests` count on the default.
-                HEADER_TABLE_SIZE if value < 4096 => return Err(format!("a header table of only {value} bytes")),
+                HEADER_TABLE_SIZE => self.small_table = value < DEFAULT_TABLE,
                 _ => {}
             }
         }
         self.greeted = true;
-        Ok(())
     }
 }
 
@@ -290,6 +298,7 @@ const PADDED: u8 = 8;
 const PRIORITY: u8 = 32;
 
 const HEADER_TABLE_SIZE: u16 = 1;
+const DEFAULT_TABLE: u32 = 4096;
 const ENABLE_PUSH: u16 = 2;
 const MAX_CONCURRENT_STREAMS: u16 = 3;
 const INITIAL_WINDOW_SIZE: u16 = 4;

@@ -143,6 +143,9 @@ impl Calls {
             (HEADERS | DATA, None) => return Err("a frame on a stream that is over".to_owned()),
             _ => {
                 self.flow.control(out, &frame)?;
+                if self.flow.small_table {
+                    return Err("the proxy's table of fields is smaller than the default".to_owned());
+                }
             }
         }
         Ok(())
