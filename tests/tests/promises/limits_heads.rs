@@ -110,7 +110,7 @@ fn a_head_that_trickles_is_closed() {
             // A preface that is not finished is nothing yet.
             if first.len() != 10 {
                 eventually("it is counted", || reached(&proxy, "header_time") == 1.0).await;
-                assert!(proxy.log().iter().any(|line| line["flag"] == "idle_timeout"));
+                eventually("it is logged", || proxy.log().iter().any(|line| line["flag"] == "idle_timeout")).await;
             }
             assert_eq!(neighbour.get("/").await.status, StatusCode::OK);
         });

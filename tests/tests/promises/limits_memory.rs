@@ -66,7 +66,10 @@ fn at_the_limit_of_memory_it_refuses_new_work_and_takes_it_again() {
         assert!(newcomer.rest().await.is_empty(), "a new connection");
         let reached = proxy.metric("spanmesh_proxy_limits_reached_total", &["limit=\"memory\""]);
         assert_eq!(reached, 2.0);
-        assert_eq!(process::log(dir.as_ref()).iter().filter(|line| line["flag"] == "overload").count(), 2);
+        eventually("both are logged", || {
+            process::log(dir.as_ref()).iter().filter(|line| line["flag"] == "overload").count() == 2
+        })
+        .await;
         // What began before goes on.
         release.notify_one();
         assert_eq!(answer.collect().await.expect("whole").to_bytes(), "last");
