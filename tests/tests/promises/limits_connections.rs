@@ -188,10 +188,8 @@ fn handshakes_wait_for_their_turn_and_are_counted() {
         assert!(reached(&proxy, "handshakes") >= 1.0);
         // Those that never go on are closed.
         eventually("they are closed", || reached(&proxy, "handshake_time") == 8.0).await;
-        eventually("they are logged", || {
-            proxy.log().iter().filter(|line| line["flag"] == "idle_timeout").count() == 8
-        })
-        .await;
+        eventually("they are logged", || proxy.log().iter().filter(|line| line["flag"] == "idle_timeout").count() == 8)
+            .await;
         assert_eq!(client.get("/").await.status, StatusCode::OK);
     });
 }
