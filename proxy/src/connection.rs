@@ -9,8 +9,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::time::Instant;
 
+use crate::clients::Place;
 use crate::error::Flag;
 use crate::exchange::Exchange;
+use crate::limit::Limit;
+use crate::rules::flood::Flood;
 use crate::worker::Worker;
 use crate::worker::listener::Listener;
 
@@ -33,6 +36,15 @@ pub struct Connection {
     idle_since: Cell<Instant>,
     requests: Cell<u64>,
     aborted: Cell<bool>,
+    /// Its place among the connections of its client, where those are counted.
+    client: RefCell<Option<Place>>,
+    /// Requests that were there with the latest read, and which read that was.
+    ahead: Cell<(u32, u64)>,
+    /// Bytes read when a head could begin.
+    head_from: Cell<u64>,
+    /// Requests that its client gave up at once.
+    given_up: RefCell<Flood>,
+    reset_too_often: Cell<bool>,
 }
 
 /// What goes over the client's socket, as its reader and writer sees it, which must be `Send`.
@@ -46,6 +58,13 @@ pub struct Seen {
     ambiguous: AtomicU64,
     /// The connection has become a tunnel: nobody here reads what goes over it.
     switched: AtomicBool,
+    /// Bytes read, and in how many pieces: reads over HTTP/1, frames over HTTP/2.
+    read: AtomicU64,
+    units: AtomicU64,
+    /// HTTP/2 streams refused because there were too many, and not counted yet.
+    refused: AtomicU64,
+    /// Too many HTTP/2 frames that carry nothing.
+    flooded: AtomicBool,
 }
 
 impl Seen {
@@ -53,10 +72,8 @@ impl Seen {
         self.reading.store(reading, Ordering::Relaxed);
     }
 
-    /// Only the connection's own task writes here, so this needs no locked instruction.
     pub fn moved(&self, bytes: usize) {
-        let moved = self.moved.load(Ordering::Relaxed);
-        self.moved.store(moved.wrapping_add(bytes as u64), Ordering::Relaxed);
+        add(&self.moved, bytes as u64);
     }
 
     pub fn ambiguous(&self, number: u64) {
@@ -66,6 +83,31 @@ impl Seen {
     pub fn has_switched(&self) -> bool {
         self.switched.load(Ordering::Relaxed)
     }
+
+    pub fn read(&self, bytes: usize) {
+        add(&self.read, bytes as u64);
+    }
+
+    pub fn units(&self, units: u64) {
+        add(&self.units, units);
+    }
+
+    pub fn refuse(&self) {
+        add(&self.refused, 1);
+    }
+
+    pub fn flood(&self) {
+        self.flooded.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_flooded(&self) -> bool {
+        self.flooded.load(Ordering::Relaxed)
+    }
+}
+
+/// Only the connection's own task writes here, so this needs no locked instruction.
+fn add(cell: &AtomicU64, count: u64) {
+    cell.store(cell.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
 }
 
 impl Connection {
@@ -76,6 +118,7 @@ impl Connection {
         local: SocketAddr,
         original: Option<SocketAddr>,
     ) -> Self {
+        let given_up = RefCell::new(Flood::new(worker.limits.resets, Instant::now()));
         Self {
             worker,
             listener,
@@ -91,14 +134,31 @@ impl Connection {
             idle_since: Cell::new(Instant::now()),
             requests: Cell::new(0),
             aborted: Cell::new(false),
+            client: RefCell::default(),
+            ahead: Cell::new((0, 0)),
+            head_from: Cell::new(0),
+            given_up,
+            reset_too_often: Cell::new(false),
         }
+    }
+
+    pub fn counted(&self, place: Place) {
+        self.client.replace(Some(place));
     }
 
     /// A request begins.
     pub fn began(&self) {
         self.open.set(self.open.get() + 1);
         self.requests.set(self.requests.get() + 1);
+        let (ahead, last) = self.ahead.get();
+        let read = self.seen.units.load(Ordering::Relaxed);
+        self.ahead.set((if read == last { ahead.saturating_add(1) } else { 0 }, read));
         self.head_over();
+    }
+
+    /// Requests before the latest that came with it: over HTTP/1, what is there is taken before more is read.
+    pub fn ahead(&self) -> u32 {
+        self.ahead.get().0
     }
 
     /// A request has ended.
@@ -112,7 +172,44 @@ impl Connection {
     fn head_over(&self) {
         if !self.http2.get() {
             self.seen.reading(false);
+            self.head_from.set(self.seen.read.load(Ordering::Relaxed));
         }
+    }
+
+    /// Bytes of a head that has not ended.
+    pub fn head_bytes(&self) -> u64 {
+        self.seen.read.load(Ordering::Relaxed).wrapping_sub(self.head_from.get())
+    }
+
+    /// Bytes that came from the client, and in how many pieces.
+    pub fn came(&self) -> (u64, u64) {
+        (self.seen.read.load(Ordering::Relaxed), self.seen.units.load(Ordering::Relaxed))
+    }
+
+    /// HTTP/2 streams refused since the last call because there were too many.
+    pub fn take_refused(&self) -> u64 {
+        match self.seen.refused.load(Ordering::Relaxed) {
+            0 => 0,
+            refused => {
+                self.seen.refused.store(0, Ordering::Relaxed);
+                refused
+            }
+        }
+    }
+
+    /// The client took back a request right after it was sent.
+    pub fn given_up(&self, now: Instant) {
+        if self.http2.get() && !self.given_up.borrow_mut().spend(1, || now) {
+            self.reset_too_often.set(true);
+        }
+    }
+
+    /// What the client did too much of, if it did.
+    pub fn flooded(&self) -> Option<Limit> {
+        if self.reset_too_often.get() {
+            return Some(Limit::Resets);
+        }
+        self.seen.is_flooded().then_some(Limit::Frames)
     }
 
     pub fn seen(&self) -> Arc<Seen> {

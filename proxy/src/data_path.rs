@@ -51,10 +51,10 @@ pub async fn request(connection: Rc<Connection>, request: Request<Incoming>) -> 
 
     // 5. The head is read and cleaned; what is ambiguous is refused.
     let method = parts.method.clone();
-    let mut head = match connection
-        .sound()
-        .and_then(|()| headers::read(parts, worker.limits.header_bytes, listener.underscores))
-    {
+    if let Some(flag) = admission::too_large(&connection, &parts) {
+        return finish::refused(open, &method, flag, &connection);
+    }
+    let mut head = match connection.sound().and_then(|()| headers::read(parts, listener.underscores)) {
         Ok(head) => head,
         Err(flag) => return finish::refused(open, &method, flag, &connection),
     };

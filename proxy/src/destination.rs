@@ -169,7 +169,7 @@ mod tests {
 
     fn head(method: &str, target: &str, version: Version) -> Head {
         let request = Request::builder().method(method).uri(target).version(version).header("host", "b");
-        headers::read(request.body(()).expect("request").into_parts().0, 4096, Underscores::Keep).expect("accepted")
+        headers::read(request.body(()).expect("request").into_parts().0, Underscores::Keep).expect("accepted")
     }
 
     #[test]

@@ -175,9 +175,14 @@ impl Flag {
             Flag::AttemptTimeout => {
                 row("attempt_timeout", 504, DeadlineExceeded, Upstream, "UT", "no attempt was answered in time")
             }
-            Flag::IdleTimeout => {
-                row("idle_timeout", 408, Unavailable, Nobody, "SI", "no byte moved for the idle timeout")
-            }
+            Flag::IdleTimeout => row(
+                "idle_timeout",
+                408,
+                Unavailable,
+                Nobody,
+                "SI",
+                "no byte moved for the idle timeout, or what must not take long, a head, a handshake or a body, came too slowly",
+            ),
             Flag::ClientReset => row("client_reset", 499, Cancelled, Client, "DC", "the client went away first"),
             Flag::BadRequest => row(
                 "bad_request",
@@ -193,7 +198,7 @@ impl Flag {
                 ResourceExhausted,
                 Client,
                 "DPE",
-                "the request's head is larger than the limits allow",
+                "the request's head, its trailers or its chunk extensions are larger than the limits allow",
             ),
             Flag::Overload => row(
                 "overload",
@@ -201,7 +206,7 @@ impl Flag {
                 Unavailable,
                 Proxy,
                 "OM",
-                "this proxy is at a limit of its own: memory, connections or handshakes",
+                "this proxy is at a limit of its own: memory, connections, file descriptors or handshakes",
             ),
             Flag::Draining => row("draining", 503, Unavailable, Proxy, "DR", "this proxy is shutting down"),
             Flag::Denied => row(
@@ -212,7 +217,14 @@ impl Flag {
                 "UAEX",
                 "not allowed here: the destination is no address of this pod, or is the proxy itself",
             ),
-            Flag::RateLimited => row("rate_limited", 429, Unavailable, Client, "RL", "a rate limit was reached"),
+            Flag::RateLimited => row(
+                "rate_limited",
+                429,
+                Unavailable,
+                Client,
+                "RL",
+                "the client does more than one may: connections, requests ahead, or HTTP/2 frames and resets that lead to nothing",
+            ),
             Flag::CircuitOpen => row("circuit_open", 503, Unavailable, Upstream, "UO", "the upstream is at its limit"),
             Flag::NoHealthyEndpoint => row(
                 "no_healthy_endpoint",

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use crate::connection::Connection;
 use crate::error::Flag;
+use crate::limit::Limit;
 use crate::meters::Direction;
 use crate::trace::context::TraceContext;
 
@@ -283,13 +284,24 @@ impl Exchange {
         self.received.set(self.received.get() + bytes as u64);
     }
 
-    /// The client's body came to no good end: it broke off, or what it sent can not be read.
+    /// The client broke off while sending its body, or sent what may not be sent on.
     pub fn request_failed(&self, flag: Flag) {
         self.request_failed.set(Some(flag));
     }
 
     pub fn request_failure(&self) -> Option<Flag> {
         self.request_failed.get()
+    }
+
+    /// The answer's head is on its way.
+    pub fn is_answered(&self) -> bool {
+        self.record.borrow().first_byte.is_some()
+    }
+
+    /// It ran into a limit: counted, and the flag that it ends with.
+    pub fn limited(&self, limit: Limit) -> Flag {
+        self.connection.worker.meters.limited(limit);
+        limit.flag().unwrap_or(Flag::ClientReset)
     }
 
     pub fn is_grpc(&self) -> bool {
@@ -376,7 +388,13 @@ impl Exchange {
             }
             flag
         };
+        if flag == Flag::ClientReset && ended.duration_since(self.opened) < AT_ONCE {
+            self.connection.given_up(ended);
+        }
         self.connection.ended(ended);
         views::write(self, flag, ended);
     }
 }
+
+/// A client that gives a request up sooner did not want its answer.
+const AT_ONCE: Duration = Duration::from_millis(100);

@@ -36,7 +36,7 @@ pub static TARGETS: &[Target] = &[
     ("der", identity::der::fuzz_der),
     ("detect", net::detect::fuzz_detect),
     ("forwarded", rules::forwarded::fuzz_forwarded),
-    ("frames", http::watched::fuzz_frames),
+    ("frames", net::frames::fuzz_frames),
     ("framing", http::framing::fuzz_requests),
     ("handover", handover::fuzz_handover),
     ("json", telemetry::json::fuzz_json),

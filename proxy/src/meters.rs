@@ -11,6 +11,7 @@ use crate::config::Mode;
 use crate::error::Flag;
 use crate::exchange::Record;
 use crate::http::client::Fresh;
+use crate::limit::Limit;
 use crate::rules::retry::{Failure, Stop};
 use crate::telemetry::metrics::{AnyThread, Counter, Gauge, Held, Histogram, Registry, Shard, family};
 use crate::trace::trust::Settled;
@@ -55,6 +56,10 @@ impl Meters {
 
     pub fn shard(&self) -> &Shard {
         &self.shard
+    }
+
+    pub fn limited(&self, limit: Limit) {
+        self.shard.counter(family::LIMITS_REACHED, &[limit.name()]).add(1);
     }
 
     pub fn trailers_dropped(&self, direction: Direction) {
@@ -271,6 +276,10 @@ impl UpstreamMeters {
 
     pub fn connect_failed(&self, flag: Flag) {
         self.shard.counter(family::UPSTREAM_CONNECT_FAILURES, &[&self.name, flag.name()]).add(1);
+    }
+
+    pub fn limited(&self, limit: Limit) {
+        self.shard.counter(family::LIMITS_REACHED, &[limit.name()]).add(1);
     }
 
     pub fn ejected(&self) {

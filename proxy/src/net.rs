@@ -7,6 +7,7 @@ pub mod client_hello;
 pub mod connect;
 pub mod copy;
 pub mod detect;
+pub mod frames;
 pub mod listen;
 pub mod original_dst;
 pub mod own_ends;

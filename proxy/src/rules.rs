@@ -6,9 +6,11 @@
 
 pub mod balance;
 mod budget;
+pub mod flood;
 pub mod forwarded;
 pub mod health;
 pub mod matcher;
 mod path;
+pub mod progress;
 pub mod retry;
 pub mod route;

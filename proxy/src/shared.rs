@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::time::Instant;
 
+use crate::clients::Clients;
 use crate::http::windows::Windows;
 use crate::net::copy::Side;
 use crate::net::server_first::ServerFirst;
@@ -25,12 +26,15 @@ pub struct Shared {
     /// Destinations that speak before their clients do. Found out at the price of a wait, so it is paid once and not
     /// once per worker. Asked once for each connection whose protocol is not declared.
     server_first: Arc<Mutex<ServerFirst>>,
+    /// A client's connections are spread over all workers. Touched when a connection comes and goes, where clients have
+    /// a limit.
+    pub clients: Clients,
 }
 
 impl Shared {
     pub fn new(memory: MemoryWatch, pipe_bytes: usize, window_bytes: usize) -> Self {
         let (pipes, windows) = (Budget::new(pipe_bytes), Windows(Budget::new(window_bytes)));
-        Self { memory, pipes, windows, server_first: Arc::default() }
+        Self { memory, pipes, windows, server_first: Arc::default(), clients: Clients::default() }
     }
 
     pub fn is_overloaded(&self) -> bool {

@@ -1,5 +1,6 @@
 //! What a connection speaks, from its listener, its port and its first bytes. Every byte that was read is given on.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use crate::connection::Connection;
 use crate::error::Flag;
 use crate::exchange::Open;
 use crate::identity::failure::{Peer, TlsFailure};
+use crate::limit::Limit;
 use crate::net::client_hello::{self, HelloError};
 use crate::net::detect;
 use crate::net::prefixed::Prefixed;
@@ -195,9 +197,18 @@ async fn secure(connection: &Rc<Connection>, stream: TcpStream) -> Sniffed {
     if matches!(first(connection, &stream, wait).await, First::Drained) {
         return Sniffed::Gone;
     }
+    let waits = Cell::new(false);
     let handshake = async {
         let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-        let turn = connection.worker.handshakes.acquire().await;
+        let turn = match connection.worker.handshakes.try_acquire() {
+            Ok(turn) => Some(turn),
+            Err(_) => {
+                connection.worker.meters.limited(Limit::Handshakes);
+                waits.set(true);
+                connection.worker.handshakes.acquire().await.ok()
+            }
+        };
+        waits.set(false);
         let mut rest = hello.into_stream(acceptor.config().clone());
         match tokio::time::timeout(TURN, &mut rest).await {
             Ok(done) => done,
@@ -226,7 +237,10 @@ async fn secure(connection: &Rc<Connection>, stream: TcpStream) -> Sniffed {
         }
         Err(_) => {
             connection.listener.meters.handshake("timeout");
-            Open::bytes(connection.clone()).fail(Flag::IdleTimeout);
+            let limit = if waits.get() { Limit::Handshakes } else { Limit::HandshakeTime };
+            let open = Open::bytes(connection.clone());
+            let flag = open.exchange().limited(limit);
+            open.fail(flag);
             Sniffed::Gone
         }
     }

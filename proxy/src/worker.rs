@@ -14,12 +14,15 @@ use tokio::time::Instant;
 
 use crate::config::Limits;
 use crate::drain::Drain;
+use crate::http::replay::Buffers;
 use crate::http::stalled::Answers;
+use crate::http::uploads::Waited;
 use crate::meters::Meters;
 use crate::net;
 use crate::net::copy::pipe::Pipes;
 use crate::net::original_dst::LocalAddresses;
 use crate::shared::Shared;
+use crate::system::files::Descriptors;
 use crate::telemetry::access_log::AccessLog;
 use crate::trace::clock::Clock;
 use crate::trace::export::SpanBuffer;
@@ -35,6 +38,11 @@ pub struct Worker {
     pub spans: SpanBuffer,
     /// The answers that go out to clients.
     pub answers: Answers,
+    /// The clients' bodies that are waited for.
+    pub waited: Waited,
+    /// What is left for bodies that are kept for another try.
+    pub buffers: Buffers,
+    pub descriptors: Descriptors,
     pub upstreams: upstreams::Upstreams,
     /// The addresses of this pod.
     pub addresses: RefCell<LocalAddresses>,
@@ -54,6 +62,7 @@ impl Worker {
         self.spans.flush();
         self.upstreams.sweep(now);
         self.answers.sweep(now);
+        self.waited.sweep(now);
     }
 
     /// Whether an address is a listener of this proxy: a connection to it would go round in circles. A listener on the

@@ -89,3 +89,40 @@ pub async fn head(wire: &mut Wire) -> Option<u32> {
 pub fn hello() -> Vec<u8> {
     [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()
 }
+
+/// The preface and the first settings.
+pub fn hello() -> Vec<u8> {
+    [PREFACE, &frame(SETTINGS, 0, 0, b"")].concat()
+}
+
+/// `GET /` or, with a body to come, `POST /`, for the authority `a`.
+pub fn head(stream: u32, ends: bool) -> Vec<u8> {
+    let flags = END_HEADERS | if ends { END_STREAM } else { 0 };
+    frame(HEADERS, flags, stream, if ends { GET } else { POST })
+}
+
+/// A field of any length that is not to be remembered (RFC 7541 §6.2.2).
+pub fn field(name: &str, value: &str) -> Vec<u8> {
+    let mut field = vec![0];
+    for text in [name, value] {
+        length(&mut field, text.len());
+        field.extend(text.as_bytes());
+    }
+    field
+}
+
+/// An integer of seven bits (RFC 7541 §5.1).
+pub fn length(to: &mut Vec<u8>, length: usize) {
+    if length < 127 {
+        return to.push(length as u8);
+    }
+    to.push(127);
+    let mut left = length - 127;
+    while left >= 128 {
+        to.push((left % 128) as u8 | 128);
+        left /= 128;
+    }
+    to.push(left as u8);
+}
+
+const POST: &[u8] = &[0x83, 0x86, 0x84, 0x41, 1, b'a'];

@@ -32,12 +32,14 @@ pub struct Start<'a> {
     pub yaml: &'a str,
     /// The limit of open files, hard and soft.
     pub open_files: Option<u32>,
+    /// The folder of a cgroup to start it in.
+    pub cgroup: Option<&'a Path>,
 }
 
 impl Process {
     /// Starts one and waits until it serves.
     pub async fn start(program: &str, dir: &Path, yaml: &str) -> Self {
-        Self::spawn(Start { program, dir, yaml, open_files: None }).await
+        Self::spawn(Start { program, dir, yaml, open_files: None, cgroup: None }).await
     }
 
     pub async fn spawn(start: Start<'_>) -> Self {
@@ -56,7 +58,7 @@ impl Process {
 
     /// Starts one that is to fail, and returns its exit code and what it said.
     pub async fn fail(program: &str, dir: &Path, yaml: &str) -> (Option<i32>, String) {
-        let (mut child, log) = launch(&Start { program, dir, yaml, open_files: None });
+        let (mut child, log) = launch(&Start { program, dir, yaml, open_files: None, cgroup: None });
         let code = exit(&mut child).await;
         (code, text(&log))
     }
@@ -75,6 +77,13 @@ impl Process {
 
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Its resident memory, in bytes.
+    pub fn resident(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
+        line.split_whitespace().next().expect("a number").parse::<usize>().expect("a number") * 1024
     }
 
     /// What it said on standard error.
@@ -124,11 +133,14 @@ fn launch(start: &Start<'_>) -> (Child, PathBuf) {
     let config = start.dir.join(format!("proxy-{number}.yaml"));
     std::fs::write(&config, complete(start.dir, start.yaml).replace("log: warn", "log: info")).expect("write");
     let log = start.dir.join(format!("proxy-{number}.log"));
-    let mut command = match start.open_files {
-        None => Command::new(start.program),
-        Some(limit) => {
+    let files = start.open_files.map(|limit| format!("ulimit -n {limit} && "));
+    let cgroup = start.cgroup.map(|folder| format!("echo 0 > '{}/cgroup.procs' && ", folder.display()));
+    let mut command = match (&files, &cgroup) {
+        (None, None) => Command::new(start.program),
+        _ => {
+            let first = [files.unwrap_or_default(), cgroup.unwrap_or_default()].concat();
             let mut command = Command::new("/bin/sh");
-            command.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\""), start.program]);
+            command.args(["-c", &format!("{first}exec \"$0\" \"$@\""), start.program]);
             command
         }
     };

@@ -107,9 +107,11 @@ section! {
     pub struct Limits: Default {
         /// Connections accepted and open at once.
         connections: usize [1usize ..= 1_000_000usize] = 20_000,
-        /// Bytes of one message's head.
+        /// Connections open at once from one address, or from one /64 of IPv6. Left out: a quarter of `connections` at a gateway, no limit elsewhere, where one address may stand for a whole node.
+        connections_per_client: Option<usize> [1usize ..= 1_000_000usize],
+        /// Bytes of one message's head, and of its trailers.
         header_bytes: usize as Size [KI ..= MI] = 64 * KI,
-        /// Headers of one message. Any other number than 100 costs an allocation for each message.
+        /// Headers of one message, and as many trailers; the cookies of HTTP/2 count as one. Any other number than 100 costs an allocation for each message.
         header_count: usize [8usize ..= 1024usize] = 100,
         /// How long a client may take to send a head, once it began.
         header_timeout: Duration [MILLISECOND ..= HOUR] = 10 * SECOND,
@@ -117,6 +119,18 @@ section! {
         idle_timeout: Duration [SECOND ..= DAY] = HOUR,
         /// Requests at once on one HTTP/2 connection.
         streams: u32 [1u32 ..= 100_000u32] = 256,
+        /// Requests that one HTTP/1 client may send ahead without waiting for an answer.
+        pipelined: u32 [1u32 ..= 100_000u32] = 100,
+        /// How many bytes of its body a client must send in a second, on average over `bodyTimeout`, while the proxy waits for them; 0 lets it take its time. Not asked of gRPC, of what is answered already, nor, but at a gateway, of bodies of unknown length that come in whole pieces: those may be streams.
+        body_rate: usize as Size [0usize ..= GI] = 16,
+        /// How long a client may stay below `bodyRate`.
+        body_timeout: Duration [MILLISECOND ..= HOUR] = MINUTE,
+        /// Bytes of request bodies kept for another try, all requests together; beyond, a request is tried once.
+        buffered_bytes: usize as Size [0usize ..= GI] = 64 * MI,
+        /// HTTP/2 frames a second on one connection that carry nothing and do not belong to what is carried, such as PING; ten times as many at once.
+        frames: u32 [10u32 ..= 1_000_000u32] = 2000,
+        /// Requests a second on one HTTP/2 connection that its client gives up within 100 ms; ten times as many at once.
+        resets: u32 [1u32 ..= 1_000_000u32] = 500,
         /// TLS handshakes under way at once; more wait.
         handshakes: usize [1usize ..= 10_000usize] = 64,
         /// Part of the cgroup's memory limit, in percent, from which on new work is refused.

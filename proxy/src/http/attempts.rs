@@ -112,7 +112,8 @@ pub async fn run(job: &Job<'_>, body: Incoming) -> Result<Answered, Refused> {
         };
         let now = Instant::now();
         let decision = match missed.flag {
-            Flag::ClientReset | Flag::BadRequest => Decision::Stop(Stop::BodyGone),
+            Flag::ClientReset => Decision::Stop(Stop::BodyGone),
+            _ if job.exchange.request_failure().is_some() => Decision::Stop(Stop::BodyGone),
             _ => {
                 let mut rng = worker.rng.borrow_mut();
                 retry::decide(job.policy, missed.failure, &progress, &job.upstream.budget, now, &mut *rng)

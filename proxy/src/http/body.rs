@@ -16,11 +16,13 @@ use tokio::time::{Instant, Sleep};
 use super::client::Lease;
 use super::cut::{Cut, Uploads};
 use super::grpc;
-use super::headers::Trailers;
+use super::headers::{self, Trailers};
 use super::replay::{Broken, Gate, Replay};
-use crate::connection::{Connection, Uploading};
+use super::uploads::Waiting;
+use crate::connection::Uploading;
 use crate::error::Flag;
 use crate::exchange::{Exchange, Open};
+use crate::limit::Limit;
 use crate::meters::Direction;
 
 /// Why a body ended early. Carries the HTTP/2 reason where there is one, so that a reset passes through as it came.
@@ -52,12 +54,23 @@ impl std::error::Error for BodyError {
 pub struct Upload {
     body: Incoming,
     uploading: Option<Uploading>,
+    exchange: Rc<Exchange>,
+    waiting: Option<Rc<Waiting>>,
 }
 
 impl Upload {
-    pub fn new(body: Incoming, connection: &Rc<Connection>) -> Self {
-        let uploading = (!body.is_end_stream()).then(|| connection.uploading());
-        Self { body, uploading }
+    pub fn new(body: Incoming, exchange: &Rc<Exchange>) -> Self {
+        let uploading = (!body.is_end_stream()).then(|| exchange.connection().uploading());
+        Self { body, uploading, exchange: exchange.clone(), waiting: None }
+    }
+
+    fn waits(&mut self) {
+        if self.waiting.is_none() {
+            self.waiting = Waiting::new(&self.exchange, self.body.size_hint().exact().is_some());
+        }
+        if let Some(waiting) = &self.waiting {
+            waiting.waits(Instant::now());
+        }
     }
 }
 
@@ -66,7 +79,14 @@ impl Body for Upload {
     type Error = hyper::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+            self.waits();
+            return Poll::Pending;
+        };
+        if let Some(waiting) = &self.waiting {
+            let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
+            waiting.came(data.map_or(0, Bytes::len), Instant::now());
+        }
         if !matches!(&frame, Some(Ok(frame)) if frame.is_data()) || self.body.is_end_stream() {
             self.uploading = None;
         }
@@ -156,6 +176,11 @@ impl Body for RequestBody {
             Some(Ok(mut frame)) => {
                 if let Some(data) = frame.data_ref() {
                     this.exchange.sent(data.len());
+                } else if let Some(trailers) = frame.trailers_ref()
+                    && headers::are_too_many(trailers, &this.exchange.connection().worker.limits)
+                {
+                    this.exchange.request_failed(this.exchange.limited(Limit::Trailers));
+                    return Poll::Ready(Some(Err(BodyError::new(Flag::TooLarge, Some(h2::Reason::CANCEL)))));
                 } else if let Some(trailers) = frame.trailers_mut()
                     && !this.trailers.clean(trailers)
                 {
@@ -167,7 +192,7 @@ impl Body for RequestBody {
                 Some(Ok(frame))
             }
             Some(Err(error)) => {
-                let flag = fault(&error);
+                let flag = fault(&error, &this.exchange);
                 this.exchange.request_failed(flag);
                 Some(Err(BodyError::new(flag, Some(reason(&error).unwrap_or(h2::Reason::CANCEL)))))
             }
@@ -463,6 +488,17 @@ impl Drop for ResponseBody {
     }
 }
 
+/// Why a client's body broke off. Which of its own limits it was, the engine tells in words alone.
+fn fault(error: &hyper::Error, exchange: &Exchange) -> Flag {
+    let text = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    match text.as_str() {
+        "chunk extensions over limit" => exchange.limited(Limit::ChunkExtensions),
+        "chunk trailers bytes over limit" | "chunk trailers count overflow" => exchange.limited(Limit::Trailers),
+        _ if is_malformed(error) => Flag::BadRequest,
+        _ => Flag::ClientReset,
+    }
+}
+
 /// How long the end of a body is awaited whose last byte has come.
 const END_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -476,11 +512,6 @@ pub fn is_reset(error: &(dyn std::error::Error + 'static)) -> bool {
         cause = error.source();
     }
     false
-}
-
-/// Why a client's body came to no good end: it broke the rules of its framing, or it broke off.
-fn fault(error: &hyper::Error) -> Flag {
-    if is_malformed(error) { Flag::BadRequest } else { Flag::ClientReset }
 }
 
 /// Whether a body ended because nobody can say where it ends.

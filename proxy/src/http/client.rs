@@ -22,12 +22,16 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::body::RequestBody;
+use super::counted::Counted;
 use super::cut::{Cut, Uploads};
 use super::framing::answers::{Answering, Awaited};
 use super::pool::Pooled;
 use super::windows::Windows;
+use crate::connection::Seen;
 use crate::error::Flag;
 use crate::identity::failure::{Peer, TlsFailure};
+use crate::limit::Limit;
+use crate::meters::UpstreamMeters;
 use crate::net::connect::{self, ConnectError};
 use crate::rules::balance::InFlight;
 use crate::telemetry::metrics::Held;
@@ -48,6 +52,9 @@ pub struct Settings {
     pub header_bytes: usize,
     pub header_count: usize,
     pub windows: Windows,
+    /// HTTP/2 frames a second that may carry nothing.
+    pub frames: u32,
+    pub meters: Rc<UpstreamMeters>,
 }
 
 /// One client configuration for each set of protocols offered; sessions are resumed only within one of them.
@@ -163,6 +170,7 @@ impl From<ConnectError> for ConnectFailure {
     fn from(error: ConnectError) -> Self {
         let flag = match error {
             ConnectError::Timeout => Flag::ConnectTimeout,
+            ConnectError::Files => Flag::Overload,
             _ => Flag::ConnectFailed,
         };
         Self { flag, text: error.to_string() }
@@ -196,6 +204,8 @@ where
 {
     let uploads = Uploads::default();
     let window = settings.windows.open();
+    let (seen, meters) = (Arc::<Seen>::default(), settings.meters.clone());
+    let io = Counted::upstream(io, seen.clone(), settings.frames);
     let (send, connection) = http2::Builder::new(uploads.clone())
         .timer(TokioTimer::new())
         .keep_alive_interval(PING_INTERVAL)
@@ -204,6 +214,7 @@ where
         .initial_connection_window_size(window.connection)
         .max_send_buf_size(SEND_BUFFER)
         .initial_max_send_streams(UNSETTLED)
+        .max_local_error_reset_streams(BROKEN_STREAMS)
         .max_header_list_size(u32::try_from(settings.header_bytes).unwrap_or(u32::MAX))
         .handshake(TokioIo::new(io))
         .await
@@ -221,6 +232,11 @@ where
         // this `Rc`, so without this they would wait for ever.
         drop((polled.take(), window));
         if let Err(error) = ended {
+            if seen.is_flooded() {
+                meters.limited(Limit::Frames);
+            } else if is_too_much(&error) {
+                meters.limited(Limit::Engine);
+            }
             tracing::debug!(%error, "upstream HTTP/2 connection ended");
         }
     });
@@ -233,6 +249,12 @@ where
         settings: connection,
         uploads,
     })))
+}
+
+/// Whether the engine itself ended a connection because its peer did too much.
+pub fn is_too_much(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
+    source.is_some_and(|h2| h2.is_library() && h2.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
 }
 
 fn handshake(error: hyper::Error) -> ConnectFailure {
@@ -456,6 +478,8 @@ const MARK: u32 = 0x14;
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 const PING_WAIT: Duration = Duration::from_secs(10);
 pub const SEND_BUFFER: usize = 64 * 1024;
+/// Streams of one connection that the peer broke and that we reset for it. hyper's own number, named so that it stays.
+pub const BROKEN_STREAMS: usize = 1024;
 /// hyper refuses less.
 pub const MIN_BUFFER: usize = 8192;
 /// hyper keeps this many headers on the stack; another number costs an allocation for each message.

@@ -33,8 +33,9 @@ pub fn refused(
     connection: &Connection,
 ) -> Result<Response<ResponseBody>, Reset> {
     let mut response = answer::refuse(open, method, flag);
-    // After a request that can be read in two ways, nothing that follows on this connection can be trusted.
-    if flag == Flag::BadRequest {
+    // After a request that can be read in two ways, nothing that follows on this connection can be trusted; and whoever
+    // sends too many ahead would go on.
+    if matches!(flag, Flag::BadRequest | Flag::RateLimited) {
         close(&mut response, connection);
     }
     last(&mut response, connection);

@@ -14,8 +14,9 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use hyper::ext::Protocol;
 
 use super::framing::fields;
-use crate::config::Underscores;
+use crate::config::{Limits, Underscores};
 use crate::error::Flag;
+use crate::limit::Limit;
 
 /// A request's head, read and cleaned. `headers` holds only what travels from end to end.
 pub struct Head {
@@ -61,10 +62,7 @@ pub enum Upgrade {
 }
 
 /// Reads a request's head. `Err` is the answer to what breaks the rules.
-pub fn read(parts: Parts, limit: usize, policy: Underscores) -> Result<Head, Flag> {
-    if parts.version == Version::HTTP_2 && list_size(&parts) > limit {
-        return Err(Flag::TooLarge);
-    }
+pub fn read(parts: Parts, policy: Underscores) -> Result<Head, Flag> {
     let Parts { method, uri, version, mut headers, mut extensions, .. } = parts;
     if version == Version::HTTP_2 && headers.values().any(fields::is_padded) {
         return Err(Flag::BadRequest);
@@ -124,10 +122,28 @@ pub fn read(parts: Parts, limit: usize, policy: Underscores) -> Result<Head, Fla
     })
 }
 
-/// The size of a head as RFC 9113 §6.5.2 counts it. Over HTTP/1 the engine counts the bytes as they come.
-fn list_size(parts: &Parts) -> usize {
+/// The limit that a head exceeds. Over HTTP/1 the engine counts the bytes and the lines as they come.
+pub fn exceeds(parts: &Parts, limits: &Limits) -> Option<Limit> {
+    if parts.version != Version::HTTP_2 {
+        return None;
+    }
     let target = parts.uri.path().len() + parts.uri.query().map_or(0, str::len);
-    parts.headers.iter().fold(target, |size, (name, value)| size + name.as_str().len() + value.len() + FIELD_COST)
+    let cookies = parts.headers.get_all(COOKIE).iter().count();
+    if target + list_size(&parts.headers) > limits.header_bytes {
+        return Some(Limit::HeaderBytes);
+    }
+    // RFC 9113 §8.2.3: one cookie a line, which would be one line together.
+    (parts.headers.len() - cookies.saturating_sub(1) > limits.header_count).then_some(Limit::HeaderCount)
+}
+
+/// Whether trailers are more than a head may be.
+pub fn are_too_many(trailers: &HeaderMap, limits: &Limits) -> bool {
+    list_size(trailers) > limits.header_bytes || trailers.len() > limits.header_count
+}
+
+/// The size of a list of fields as RFC 9113 §6.5.2 counts it.
+fn list_size(fields: &HeaderMap) -> usize {
+    fields.iter().fold(0, |size, (name, value)| size + name.as_str().len() + value.len() + FIELD_COST)
 }
 
 /// The one authority that a request names. RFC 9112 §3.2: HTTP/1.1 must send one `Host`, and the target's own authority
@@ -364,7 +380,7 @@ mod tests {
         for (name, value) in headers {
             builder = builder.header(*name, *value);
         }
-        read(builder.body(()).expect("request").into_parts().0, 4096, Underscores::Keep)
+        read(builder.body(()).expect("request").into_parts().0, Underscores::Keep)
     }
 
     #[test]
@@ -399,7 +415,7 @@ mod tests {
         );
 
         let connect = Request::connect("b:443").header("host", "b:443").body(()).expect("request");
-        let head = read(connect.into_parts().0, 4096, Underscores::Keep).expect("accepted");
+        let head = read(connect.into_parts().0, Underscores::Keep).expect("accepted");
         let mut headers = head.headers.clone();
         assert_eq!(proxy_target(&head, &mut headers).expect("a target"), "b:443");
         assert_eq!(headers["host"], "b:443");
@@ -457,10 +473,19 @@ mod tests {
 
     #[test]
     fn a_head_beyond_the_limit_is_too_large_over_http2() {
+        let limits = Limits { header_bytes: 4096, header_count: 20, ..Limits::default() };
+        let exceeded = |headers: &[(&str, &str)]| {
+            let mut request = Request::builder().uri("http://a/").version(Version::HTTP_2);
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            exceeds(&request.body(()).expect("request").into_parts().0, &limits)
+        };
         let value = "v".repeat(3000);
-        assert!(request("http://a/", Version::HTTP_2, &[("x", &value)]).is_ok());
-        let both = [("x", value.as_str()), ("y", value.as_str())];
-        assert_eq!(request("http://a/", Version::HTTP_2, &both).err(), Some(Flag::TooLarge));
+        assert_eq!(exceeded(&[("x", &value)]), None);
+        assert_eq!(exceeded(&[("x", &value), ("y", &value)]), Some(Limit::HeaderBytes));
+        assert_eq!(exceeded(&[("x", "y"); 21]), Some(Limit::HeaderCount));
+        assert_eq!(exceeded(&[("cookie", "y"); 60]), None);
     }
 
     #[test]

@@ -119,7 +119,10 @@ impl Upstream {
     /// A connection to an endpoint could not be made: it is left out for a while if there are others.
     pub fn connect_failed(&self, pooled: &Pooled, flag: Flag) {
         self.meters.connect_failed(flag);
-        self.failed(pooled);
+        // That this proxy has no descriptor left is not the endpoint's doing.
+        if flag != Flag::Overload {
+            self.failed(pooled);
+        }
     }
 
     fn failed(&self, pooled: &Pooled) {

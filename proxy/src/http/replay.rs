@@ -4,7 +4,7 @@
 //! the cap it forgets and can no longer be repeated. An attempt that was answered early may still be sending when the
 //! next one begins, so each attempt takes a turn, and who has lost its turn is cut off.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,6 +17,8 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 
 use super::body::Upload;
+use crate::connection::Connection;
+use crate::limit::Limit;
 
 /// A body read once from the client and sent as often as its memory allows.
 #[derive(Clone)]
@@ -40,6 +42,7 @@ struct Shared {
     kept: Vec<Bytes>,
     size: usize,
     cap: usize,
+    connection: Rc<Connection>,
     memory: Memory,
     trailers: Option<HeaderMap>,
     ended: bool,
@@ -58,7 +61,8 @@ enum Memory {
 }
 
 impl Replay {
-    pub fn new(body: Upload, cap: usize) -> Self {
+    /// `connection`: whose worker's memory it takes.
+    pub fn new(body: Upload, cap: usize, connection: &Rc<Connection>) -> Self {
         let length = body.size_hint().exact();
         let shared = Shared {
             body,
@@ -66,6 +70,7 @@ impl Replay {
             kept: Vec::new(),
             size: 0,
             cap,
+            connection: connection.clone(),
             memory: Memory::Keeping,
             trailers: None,
             ended: false,
@@ -159,20 +164,55 @@ impl Shared {
     fn keep(&mut self, data: &Bytes, place: &mut usize) {
         if self.memory != Memory::Keeping {
             if !self.kept.is_empty() {
-                self.kept = Vec::new();
+                self.forget();
                 *place = 0;
             }
             return;
         }
-        self.size = self.size.saturating_add(data.len());
-        if self.size > self.cap {
-            self.memory = Memory::Overrun;
-            self.kept = Vec::new();
-            *place = 0;
-        } else {
+        let worker = &self.connection.worker;
+        let within = self.size.saturating_add(data.len()) <= self.cap;
+        if within && worker.buffers.take(data.len()) {
+            self.size += data.len();
             self.kept.push(data.clone());
             *place += 1;
+            return;
         }
+        if within {
+            worker.meters.limited(Limit::BufferedBytes);
+        }
+        self.memory = Memory::Overrun;
+        self.forget();
+        *place = 0;
+    }
+
+    fn forget(&mut self) {
+        self.kept = Vec::new();
+        self.connection.worker.buffers.give_back(std::mem::take(&mut self.size));
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.forget();
+    }
+}
+
+/// A worker's share of the memory for bodies that are kept.
+pub struct Buffers(Cell<usize>);
+
+impl Buffers {
+    pub fn new(bytes: usize) -> Self {
+        Self(Cell::new(bytes))
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        let left = self.0.get().checked_sub(bytes);
+        self.0.set(left.unwrap_or(self.0.get()));
+        left.is_some()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.0.set(self.0.get().saturating_add(bytes));
     }
 }
 

@@ -23,7 +23,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
-use super::client::{HYPER_HEADER_COUNT, MIN_BUFFER, SEND_BUFFER};
+use super::client::{self, BROKEN_STREAMS, HYPER_HEADER_COUNT, MIN_BUFFER, SEND_BUFFER};
+use super::counted::Counted;
 use super::stalled::{Carried, Streams};
 use super::watched::Watched;
 use crate::connection::Connection;
@@ -31,6 +32,7 @@ use crate::data_path;
 use crate::drain::Draining;
 use crate::error::Flag;
 use crate::exchange::Open;
+use crate::limit::Limit;
 
 /// The service's error: an HTTP/2 stream is reset with this reason, an HTTP/1 connection is closed.
 #[derive(Debug)]
@@ -61,6 +63,7 @@ where
     let limits = &connection.worker.limits;
     let mut builder = http1::Builder::new();
     builder.auto_date_header(false).max_buf_size(limits.header_bytes.max(MIN_BUFFER));
+    builder.max_header_size(limits.header_bytes);
     if limits.header_count != HYPER_HEADER_COUNT {
         builder.max_headers(limits.header_count);
     }
@@ -88,10 +91,12 @@ where
         .initial_connection_window_size(window.connection)
         .max_send_buf_size(SEND_BUFFER)
         .max_concurrent_streams(limits.streams)
+        .max_pending_accept_reset_streams(RESET_UNSEEN)
+        .max_local_error_reset_streams(BROKEN_STREAMS)
         .max_header_list_size(u32::try_from(limits.header_bytes.saturating_mul(HEAD_SLACK)).unwrap_or(u32::MAX));
     let served = connection.clone();
     let service = service_fn(move |request| data_path::request(served.clone(), request));
-    let mut serving = pin!(builder.serve_connection(TokioIo::new(Watched::http2(io, &connection)), service));
+    let mut serving = pin!(builder.serve_connection(TokioIo::new(Counted::client(io, &connection)), service));
     let end = Watch::new(&connection).keep(serving.as_mut(), |serving| serving.graceful_shutdown()).await;
     ended(connection, end);
 }
@@ -101,25 +106,39 @@ enum End {
     Served(Result<(), hyper::Error>),
     /// A head was begun and not finished in time.
     HeadTimeout,
+    /// The client did too much.
+    Limited(Limit),
     /// The drain's deadline came, or an answer was not taken.
     Cut,
 }
 
 /// What hyper refused by itself opens and closes an exchange too: it was a request, only no one could read it.
 fn ended(connection: Rc<Connection>, end: End) {
+    let limited = |limit: Limit| {
+        connection.worker.meters.limited(limit);
+        limit.flag().unwrap_or(Flag::ClientReset)
+    };
     let flag = match end {
         End::Served(Ok(())) => return,
-        End::Served(Err(error)) if error.is_parse_too_large() => Flag::TooLarge,
+        End::Served(Err(error)) if error.is_parse_too_large() => {
+            let bytes = connection.worker.limits.header_bytes as u64;
+            limited(if connection.head_bytes() >= bytes { Limit::HeaderBytes } else { Limit::HeaderCount })
+        }
         End::Served(Err(error)) if error.is_parse() => Flag::BadRequest,
+        End::Served(Err(error)) if client::is_too_much(&error) => limited(Limit::Engine),
         // The client left in the middle of a head. Over HTTP/2 it may as well have said nothing at all.
         End::Served(Err(_)) if !connection.http2.get() && connection.open() == 0 && connection.is_reading() => {
             Flag::ClientReset
         }
-        End::Served(Err(error)) => {
-            tracing::debug!(%error, peer = %connection.peer, "client connection ended");
-            return;
-        }
-        End::HeadTimeout => Flag::IdleTimeout,
+        End::Served(Err(error)) => match connection.flooded() {
+            Some(limit) => limited(limit),
+            None => {
+                tracing::debug!(%error, peer = %connection.peer, "client connection ended");
+                return;
+            }
+        },
+        End::Limited(limit) => limited(limit),
+        End::HeadTimeout => limited(Limit::HeaderTime),
         End::Cut => return,
     };
     let answered = matches!(flag, Flag::BadRequest | Flag::TooLarge).then(|| flag.status());
@@ -168,8 +187,15 @@ impl<'a> Watch<'a> {
                 }
             }
             loop {
-                if let Poll::Ready(result) = serving.as_mut().poll(cx) {
+                let served = serving.as_mut().poll(cx);
+                for _ in 0..self.connection.take_refused() {
+                    self.connection.worker.meters.limited(Limit::Streams);
+                }
+                if let Poll::Ready(result) = served {
                     return Poll::Ready(End::Served(result));
+                }
+                if let Some(limit) = self.connection.flooded() {
+                    return Poll::Ready(End::Limited(limit));
                 }
                 if self.carried.is_cut(self.connection, cx) {
                     return Poll::Ready(End::Cut);
@@ -185,6 +211,9 @@ impl<'a> Watch<'a> {
                 let now = Instant::now();
                 match self.verdict(phase, now) {
                     Verdict::Close => {
+                        if phase.is_none() {
+                            self.connection.worker.meters.limited(Limit::IdleTime);
+                        }
                         self.closing = Some(now);
                         close(serving.as_mut());
                     }
@@ -270,6 +299,9 @@ impl<'a> Watch<'a> {
     }
 }
 
+/// Streams that a client may reset before anybody here has seen them: one burst of a page that is left, all of one read.
+/// The engine's 20 is less than what browsers do; each costs a few hundred bytes until it is looked at.
+const RESET_UNSEEN: usize = 128;
 /// Beyond the limit that it knows of, h2 answers by itself and tells nobody. It is given room, so that a head which is
 /// only somewhat too large is refused here, with a log line and a number.
 const HEAD_SLACK: usize = 4;

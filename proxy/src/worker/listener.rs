@@ -29,6 +29,8 @@ pub struct Listener {
     pub meters: ListenerMeters,
     /// This worker's share of the connections that the proxy may have.
     pub room: usize,
+    /// Connections that one client may have.
+    pub per_client: Option<usize>,
     pub active: Rc<Cell<usize>>,
 }
 

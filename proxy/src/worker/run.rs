@@ -28,13 +28,16 @@ use crate::drain::Draining;
 use crate::handover::Socket;
 use crate::http::client::{Settings, Tls};
 use crate::http::pool::{Times, Upstream};
+use crate::http::replay::Buffers;
 use crate::http::stalled::Answers;
+use crate::http::uploads::Waited;
 use crate::meters::Meters;
 use crate::net::listen::{AcceptError, Acceptor};
 use crate::rules::matcher::{Matcher, PatternError, Patterns};
 use crate::rules::retry;
 use crate::rules::route::Route;
 use crate::shared::Shared;
+use crate::system::files::Descriptors;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{Registry, family};
 use crate::trace::export::{Batches, SpanBuffer};
@@ -212,7 +215,8 @@ pub fn build(plan: &Plan) -> io::Result<Built> {
         }
     }
     let windows = plan.shared.windows.clone();
-    let plain = Plain { header_bytes: limits.header_bytes, header_count: limits.header_count, windows };
+    let (header_bytes, header_count) = (limits.header_bytes, limits.header_count);
+    let plain = Plain { header_bytes, header_count, windows, frames: limits.frames };
     let upstreams = Upstreams::new(configured, plain, meters.upstream(&Rc::from(ORIGINAL)));
     let active = Rc::new(Cell::new(0));
     let mut listeners = HashMap::new();
@@ -231,6 +235,9 @@ pub fn build(plan: &Plan) -> io::Result<Built> {
         access_log: plan.access_log.clone(),
         spans,
         answers: Answers::default(),
+        waited: Waited::default(),
+        buffers: Buffers::new(limits.buffered_bytes.div_ceil(plan.workers)),
+        descriptors: Descriptors::now(),
         upstreams,
         addresses: RefCell::new(LocalAddresses::read(Instant::now())?),
         pipes: Pipes::new(plan.shared.pipes.clone()),
@@ -243,15 +250,17 @@ pub fn build(plan: &Plan) -> io::Result<Built> {
 
 fn upstream(plan: &Plan, upstream: &config::Upstream, meters: &Meters) -> Rc<Upstream> {
     let limits = &plan.config.limits;
+    let name: Rc<str> = Rc::from(upstream.name.as_str());
+    let meters = meters.upstream(&name);
     let settings = Settings {
         connect_timeout: upstream.connect_timeout,
         tls: plan.tls.get(&upstream.name).cloned(),
         header_bytes: limits.header_bytes,
         header_count: limits.header_count,
         windows: plan.shared.windows.clone(),
+        frames: limits.frames,
+        meters: meters.clone(),
     };
-    let name: Rc<str> = Rc::from(upstream.name.as_str());
-    let meters = meters.upstream(&name);
     Rc::new(Upstream::new(name, upstream.protocol, settings, times(upstream), meters))
 }
 
@@ -289,8 +298,15 @@ fn listener(
         trusted_hops: listener.trusted_hops,
         meters: meters.listener(&listener.name, listener.mode),
         room: plan.config.limits.connections.div_ceil(plan.workers),
+        per_client: per_client(&plan.config.limits, listener.mode),
         active: active.clone(),
     })
+}
+
+/// At a gateway a client is a stranger; elsewhere one address may be a whole node, or this pod itself.
+fn per_client(limits: &config::Limits, mode: config::Mode) -> Option<usize> {
+    let usual = (mode == config::Mode::Gateway).then(|| limits.connections.div_ceil(CLIENTS));
+    limits.connections_per_client.or(usual)
 }
 
 /// `None` for a route to an upstream that is not there, which the configuration's check has refused already.
@@ -340,6 +356,9 @@ fn condition(on: &config::RetryOn) -> retry::On {
 }
 
 const SECOND: Duration = Duration::from_secs(1);
+/// It takes so many addresses to take every connection of a gateway, and a load balancer that hides its clients behind a
+/// few addresses still has enough.
+const CLIENTS: usize = 4;
 /// How often a draining worker looks whether its last connection has ended.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 /// Connections cut at the deadline need a moment to write down how they ended.

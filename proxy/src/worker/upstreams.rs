@@ -39,6 +39,7 @@ pub struct Plain {
     pub header_bytes: usize,
     pub header_count: usize,
     pub windows: Windows,
+    pub frames: u32,
 }
 
 impl Upstreams {
@@ -110,6 +111,8 @@ impl Upstreams {
             header_bytes: self.plain.header_bytes,
             header_count: self.plain.header_count,
             windows: self.plain.windows.clone(),
+            frames: self.plain.frames,
+            meters: self.meters.clone(),
         };
         let name = Rc::from(ORIGINAL);
         Rc::new(Upstream::new(name, UpstreamProtocol::Auto, settings, TIMES, self.meters.clone()))

@@ -1,13 +1,14 @@
 //! When there is no room, new work is refused by name and counted, what is there goes on, and the end of the shortage
-//! is seen. (The memory limit is proven by the unit tests of `system::memory`.)
+//! is seen. (The memory limit is proven in `limits_memory`.)
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use http::Response;
 use rustix::process::Signal;
-use spanmesh_tests::process::Start;
+use spanmesh_tests::origin::full;
+use spanmesh_tests::process::{self, Start};
 use spanmesh_tests::{Client, Dir, Origin, Process, Protocol, Proxy, Wire, eventually, run};
-use tokio::net::TcpStream;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_spanmesh-proxy-under-test");
 
@@ -53,18 +54,33 @@ fn beyond_its_connections_it_refuses_and_says_overload() {
 #[test]
 fn without_file_descriptors_it_serves_what_it_has_and_recovers() {
     run(async {
-        let origin = Origin::hello(Protocol::Http1).await;
+        let origin = Origin::start(Protocol::Http1, |request| async move {
+            if request.uri().path() == "/hold" {
+                std::future::pending::<()>().await;
+            }
+            Response::new(full("hello"))
+        })
+        .await;
         let dir = Dir::new();
         let yaml = between(origin.address, Protocol::Http1, "");
-        let start = Start { program: PROGRAM, dir: dir.as_ref(), yaml: &yaml, open_files: Some(64) };
+        let start = Start { program: PROGRAM, dir: dir.as_ref(), yaml: &yaml, open_files: Some(64), cgroup: None };
         let mut proxy = Process::spawn(start).await;
         let mut first = Client::connect(Protocol::Http1, proxy.address("in")).await;
         assert_eq!(first.get("/").await.status, 200);
+        // The log's file is opened with its first line.
+        eventually("it is logged", || !process::log(dir.as_ref()).is_empty()).await;
+        // Each has its own connection to the origin, so that the last quarter, which no newcomer gets, is used up too.
         let mut crowd = Vec::new();
         for _ in 0..100 {
-            crowd.push(TcpStream::connect(proxy.address("in")).await.expect("the kernel accepts"));
+            let mut wire = Wire::connect(proxy.address("in")).await;
+            if wire.send(b"GET /hold HTTP/1.1\r\nhost: a\r\n\r\n").await.is_ok() {
+                crowd.push(wire);
+            }
         }
-        eventually("it has no descriptor left", || open_files(proxy.id()) >= 63).await;
+        // Asked of the log: the status server may have no descriptor left either.
+        let refused = || process::log(dir.as_ref()).iter().filter(|line| line["flag"] == "overload").count();
+        eventually("it refuses", || refused() >= 20).await;
+        assert!(open_files(proxy.id()) >= 48);
         // The connection to the origin may have been closed in between, so one that is there is all that is asked for.
         for _ in 0..20 {
             assert_eq!(first.get("/").await.status, 200);
@@ -77,7 +93,9 @@ fn without_file_descriptors_it_serves_what_it_has_and_recovers() {
         drop(crowd);
         eventually("there are descriptors", || open_files(proxy.id()) < 40).await;
         assert_eq!(Client::connect(Protocol::Http1, proxy.address("in")).await.get("/").await.status, 200);
-        assert!(proxy.metric("spanmesh_proxy_accept_errors_total", &["kind=\"files\""]) >= 1.0);
+        let refused = proxy.metric("spanmesh_proxy_connections_refused_total", &["reason=\"overload\""]);
+        let limited = proxy.metric("spanmesh_proxy_limits_reached_total", &["limit=\"descriptors\""]);
+        assert!(refused >= 20.0 && limited == refused, "{refused} {limited}");
         proxy.signal(Signal::TERM);
         assert_eq!(proxy.exit_code().await, Some(0), "{}", proxy.said());
     });

@@ -40,15 +40,15 @@ pub(super) enum Stock {
 impl Supply {
     pub(super) fn new(job: &Job<'_>, body: Incoming) -> Self {
         let connection = job.exchange.connection();
-        let body = Upload::new(body, connection);
+        let body = Upload::new(body, job.exchange);
         let worker = &connection.worker;
         let continue_wait = (job.head.expects_continue && !body.is_end_stream()).then_some(worker.limits.continue_wait);
         let may_be_http2 = wanted(job) != Wanted::Http1;
         let body = match (body.is_end_stream(), continue_wait, job.policy) {
             (true, ..) => Stock::Empty,
             (_, Some(_), _) => Stock::Once(Some(body)),
-            (_, None, Some(policy)) => Stock::Kept(Replay::new(body, policy.body_limit)),
-            (_, None, None) if may_be_http2 => Stock::Kept(Replay::new(body, RESEND_CAP)),
+            (_, None, Some(policy)) => Stock::Kept(Replay::new(body, policy.body_limit, connection)),
+            (_, None, None) if may_be_http2 => Stock::Kept(Replay::new(body, RESEND_CAP, connection)),
             (_, None, None) => Stock::Once(Some(body)),
         };
         let age = if job.head.upgrade == Upgrade::No { Age::Any } else { Age::Unused };

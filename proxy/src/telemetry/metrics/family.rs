@@ -114,6 +114,8 @@ families! {
         "Connections open now.";
     Counter CONNECTIONS_REFUSED "connections_refused" None ["listener" "reason"]
         "Connections closed before a byte was served.";
+    Counter LIMITS_REACHED "limits_reached" None ["limit"]
+        "Times that a limit was reached, by its name in LIMITS.md.";
     Counter ACCEPT_ERRORS "accept_errors" None ["kind"]
         "Failures of accept itself, for instance no file descriptor left.";
     Counter DETECTIONS "detections" None ["listener" "outcome"]

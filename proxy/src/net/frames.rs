@@ -1,0 +1,197 @@
+//! Where one side of an HTTP/2 connection is in its bytes, and which frames pass (RFC 9113 §4.1). Of a frame this reads no
+//! more than its first bytes: what it means, and whether it may come, the engine knows. `http::counted` feeds it.
+
+/// One frame's first bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame {
+    pub kind: u8,
+    pub flags: u8,
+    pub length: u32,
+    /// Of RST_STREAM.
+    pub code: u32,
+}
+
+impl Frame {
+    pub fn ends_stream(&self) -> bool {
+        self.flags & END_STREAM != 0
+    }
+}
+
+/// Where a peer is in its bytes.
+pub struct Frames {
+    /// Bytes of the preface, or of a frame behind its first ones, that are still to come.
+    left: usize,
+    /// The latest bytes of a frame's first ones, how many there are and how many there must be.
+    start: u128,
+    have: usize,
+    want: usize,
+    data: bool,
+    /// A head has begun: HEADERS, and CONTINUATION, up to END_HEADERS.
+    head: bool,
+    end_headers: bool,
+    /// The first frame has come, which is the peer's settings.
+    settled: bool,
+    /// The first frame was another.
+    strange: bool,
+}
+
+impl Frames {
+    pub fn of_client() -> Self {
+        Self { left: PREFACE, ..Self::of_server() }
+    }
+
+    pub fn of_server() -> Self {
+        Self {
+            left: 0,
+            start: 0,
+            have: 0,
+            want: FRAME_START,
+            data: false,
+            head: false,
+            end_headers: false,
+            settled: false,
+            strange: false,
+        }
+    }
+
+    /// Whether the first frame was anything but settings, which must come first (§3.4); the engine takes any.
+    pub fn is_strange(&self) -> bool {
+        self.strange
+    }
+
+    /// Tells each frame that these bytes bring, and returns whether, after them, something has begun and not ended that
+    /// must not take long: anything but a body.
+    pub fn take(&mut self, mut bytes: &[u8], mut passes: impl FnMut(Frame)) -> bool {
+        while let Some((first, rest)) = bytes.split_first() {
+            if self.left > 0 {
+                let passed = self.left.min(bytes.len());
+                self.left -= passed;
+                bytes = bytes.get(passed..).unwrap_or_default();
+            } else {
+                self.start = self.start << 8 | u128::from(*first);
+                self.have += 1;
+                bytes = rest;
+                if self.have < self.want {
+                    continue;
+                }
+                match self.begin() {
+                    Some(frame) => passes(frame),
+                    None => continue,
+                }
+            }
+            if self.left == 0 && self.end_headers {
+                (self.head, self.end_headers) = (false, false);
+            }
+        }
+        !self.settled || self.have > 0 || self.head || self.left > 0 && !self.data
+    }
+
+    /// `None` when a few bytes more are wanted.
+    fn begin(&mut self) -> Option<Frame> {
+        let code = if self.want == RESET_LENGTH + FRAME_START { self.start as u32 } else { 0 };
+        let start = self.start >> (8 * (self.want - FRAME_START));
+        let [.., long, middle, short, kind, flags, _, _, _, _] = start.to_be_bytes();
+        let length = u32::from_be_bytes([0, long, middle, short]);
+        if kind == RST_STREAM && length as usize == RESET_LENGTH && self.want == FRAME_START {
+            self.want += RESET_LENGTH;
+            return None;
+        }
+        self.left = length as usize - (self.want - FRAME_START);
+        (self.have, self.want) = (0, FRAME_START);
+        self.strange |= !self.settled && (kind != SETTINGS || flags & ACK != 0);
+        self.settled = true;
+        self.data = kind == DATA;
+        if matches!(kind, HEADERS | CONTINUATION) {
+            self.head = true;
+            self.end_headers = flags & END_HEADERS != 0;
+        }
+        Some(Frame { kind, flags, length, code })
+    }
+}
+
+const PREFACE: usize = 24;
+const FRAME_START: usize = 9;
+const RESET_LENGTH: usize = 4;
+pub const DATA: u8 = 0;
+pub const HEADERS: u8 = 1;
+pub const RST_STREAM: u8 = 3;
+pub const SETTINGS: u8 = 4;
+const CONTINUATION: u8 = 9;
+const ACK: u8 = 1;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+/// However the bytes are cut, they tell the same.
+pub fn fuzz_frames(bytes: &[u8]) {
+    let (mut whole, mut piecewise) = (Frames::of_client(), Frames::of_client());
+    let (mut these, mut those) = (Vec::new(), Vec::new());
+    let at_once = whole.take(bytes, |frame| these.push(frame));
+    let in_bytes = bytes.chunks(1).map(|byte| piecewise.take(byte, |frame| those.push(frame))).last();
+    assert_eq!((at_once, these), (in_bytes.unwrap_or(true), those));
+    assert_eq!(whole.strange, piecewise.strange);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+        [&[0, 0, payload.len() as u8, kind, flags, 0, 0, 0, 1], payload].concat()
+    }
+
+    fn settled() -> Frames {
+        let mut frames = Frames::of_client();
+        assert!(frames.take(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", |_| {}));
+        assert!(!frames.take(&frame(SETTINGS, 0, b""), |_| {}));
+        frames
+    }
+
+    #[test]
+    fn only_settings_may_come_first() {
+        for (first, strange) in
+            [(frame(SETTINGS, 0, b""), false), (frame(SETTINGS, ACK, b""), true), (frame(6, 0, &[0; 8]), true)]
+        {
+            let mut frames = Frames::of_client();
+            frames.take(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", |_| {});
+            frames.take(&first, |_| {});
+            frames.take(&frame(6, 0, &[0; 8]), |_| {});
+            assert_eq!(frames.is_strange(), strange, "{first:?}");
+        }
+    }
+
+    #[test]
+    fn a_head_is_under_way_until_its_last_byte() {
+        let mut frames = settled();
+        let head = [frame(HEADERS, 0, b"abc"), frame(CONTINUATION, 0, b""), frame(CONTINUATION, 4, b"de")].concat();
+        let (last, before) = head.split_last().unwrap();
+        for byte in before {
+            assert!(frames.take(&[*byte], |_| {}));
+        }
+        assert!(!frames.take(&[*last], |_| {}));
+        assert!(!frames.take(&frame(HEADERS, 5, b"abc"), |_| {}));
+    }
+
+    #[test]
+    fn a_piece_of_a_body_may_take_its_time_and_a_ping_is_over_at_once() {
+        let mut frames = settled();
+        let data = frame(DATA, 0, b"hello");
+        assert!(frames.take(&data[..5], |_| {}));
+        assert!(!frames.take(&data[5..11], |_| {}));
+        assert!(!frames.take(&data[11..], |_| {}));
+        assert!(!frames.take(&frame(6, 0, &[0; 8]), |_| {}));
+    }
+
+    #[test]
+    fn a_reset_tells_its_reason_and_one_of_a_wrong_length_does_not_lead_astray() {
+        let mut frames = settled();
+        let mut seen = Vec::new();
+        let bytes = [
+            frame(RST_STREAM, 0, &[0, 0, 0, 7]),
+            frame(RST_STREAM, 0, &[0, 0, 0, 7, 9]),
+            frame(RST_STREAM, 0, &[0, 0]),
+            frame(DATA, 1, b"x"),
+        ];
+        assert!(!frames.take(&bytes.concat(), |frame| seen.push((frame.kind, frame.length, frame.code))));
+        assert_eq!(seen, [(RST_STREAM, 4, 7), (RST_STREAM, 5, 0), (RST_STREAM, 2, 0), (DATA, 1, 0)]);
+    }
+}

@@ -1,0 +1,241 @@
+//! The limits of connections and of what stands in line on one: in all, per client, requests ahead, streams, handshakes.
+//! Each refuses by name and counts, and whoever is in is served on. (All connections and descriptors: see `overload`.)
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::{Response, StatusCode};
+use rustls::version::TLS13;
+use spanmesh_tests::certificates::connect;
+use spanmesh_tests::frames::{head, hello};
+use spanmesh_tests::origin::full;
+use spanmesh_tests::{Authority, Client, Dir, Origin, Protocol, Proxy, Wire, eventually, run};
+
+fn reached(proxy: &Proxy, limit: &str) -> f64 {
+    proxy.metric("spanmesh_proxy_limits_reached_total", &[&format!("limit=\"{limit}\"")])
+}
+
+async fn limited(origin: &Origin, mode: &str, limits: &str) -> Proxy {
+    Proxy::start(&format!(
+        "listeners:\n- {{name: in, mode: {mode}, address: '127.0.0.1:0', protocol: http, upstream: app}}\n\
+         upstreams:\n- {{name: app, addresses: ['{}'], protocol: http1}}\nlimits: {{{limits}}}\n",
+        origin.address
+    ))
+}
+
+async fn from(source: &str, to: SocketAddr) -> Wire {
+    let socket = tokio::net::TcpSocket::new_v4().expect("socket");
+    socket.bind(format!("{source}:0").parse().expect("address")).expect("bind");
+    Wire::from(socket.connect(to).await.expect("connect"))
+}
+
+async fn is_served(wire: &mut Wire) -> bool {
+    wire.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.is_ok() && wire.try_until("hello").await.is_some()
+}
+
+#[test]
+fn one_client_does_not_get_all_connections() {
+    for (mode, limits) in
+        [("gateway", "connections: 12"), ("inbound", "connectionsPerClient: 3"), ("gateway", "connectionsPerClient: 3")]
+    {
+        run(async move {
+            let origin = Origin::hello(Protocol::Http1).await;
+            let proxy = limited(&origin, mode, limits).await;
+            let address = proxy.address("in");
+            let mut held = Vec::new();
+            for _ in 0..3 {
+                let mut wire = from("127.0.0.2", address).await;
+                assert!(is_served(&mut wire).await);
+                held.push(wire);
+            }
+            for _ in 0..2 {
+                assert!(!is_served(&mut from("127.0.0.2", address).await).await, "{mode} {limits}");
+            }
+            assert_eq!(reached(&proxy, "connections_per_client"), 2.0);
+            assert_eq!(proxy.metric("spanmesh_proxy_connections_refused_total", &["reason=\"rate_limited\""]), 2.0);
+            let log = proxy.logged(5).await;
+            assert_eq!(log.iter().filter(|line| line["flag"] == "rate_limited").count(), 2);
+            assert!(is_served(&mut from("127.0.0.3", address).await).await, "another client");
+            for wire in &mut held {
+                assert!(is_served(wire).await, "what is there goes on");
+            }
+            held.pop();
+            eventually("there is room", || proxy.metric("spanmesh_proxy_connections_active", &[]) == 2.0).await;
+            assert!(is_served(&mut from("127.0.0.2", address).await).await);
+        });
+    }
+}
+
+#[test]
+fn a_sidecar_asks_nobody_for_an_address() {
+    run(async {
+        let origin = Origin::hello(Protocol::Http1).await;
+        let proxy = limited(&origin, "inbound", "connections: 12").await;
+        let mut held = Vec::new();
+        for _ in 0..12 {
+            let mut wire = from("127.0.0.2", proxy.address("in")).await;
+            assert!(is_served(&mut wire).await);
+            held.push(wire);
+        }
+    });
+}
+
+#[test]
+fn all_connections_together_have_a_limit() {
+    run(async {
+        let origin = Origin::hello(Protocol::Http1).await;
+        let proxy = limited(&origin, "inbound", "connections: 2").await;
+        let (mut one, mut two) = (Wire::connect(proxy.address("in")).await, Wire::connect(proxy.address("in")).await);
+        assert!(is_served(&mut one).await && is_served(&mut two).await);
+        assert!(!is_served(&mut Wire::connect(proxy.address("in")).await).await);
+        assert_eq!(reached(&proxy, "connections"), 1.0);
+        assert_eq!(proxy.logged(3).await[2]["flag"], "overload");
+        assert!(is_served(&mut one).await && is_served(&mut two).await);
+    });
+}
+
+#[test]
+fn requests_sent_far_ahead_are_refused() {
+    run(async {
+        let origin = Origin::hello(Protocol::Http1).await;
+        let proxy = limited(&origin, "inbound", "pipelined: 10").await;
+        let mut neighbour = Client::connect(Protocol::Http1, proxy.address("in")).await;
+        let mut wire = Wire::connect(proxy.address("in")).await;
+        wire.write("GET / HTTP/1.1\r\nhost: a\r\n\r\n".repeat(50)).await;
+        let answers = String::from_utf8(wire.rest().await).expect("text");
+        assert_eq!(answers.matches("HTTP/1.1 200").count(), 11, "{answers}");
+        assert_eq!(answers.matches("HTTP/1.1 429").count(), 1, "{answers}");
+        assert_eq!(origin.requests.get(), 11);
+        assert_eq!(reached(&proxy, "pipelined"), 1.0);
+        assert_eq!(proxy.logged(12).await[11]["flag"], "rate_limited");
+        assert_eq!(neighbour.get("/").await.status, StatusCode::OK);
+    });
+}
+
+#[test]
+fn a_client_that_always_sends_one_ahead_is_served() {
+    run(async {
+        let origin = Origin::hello(Protocol::Http1).await;
+        let proxy = limited(&origin, "inbound", "pipelined: 2").await;
+        let mut wire = Wire::connect(proxy.address("in")).await;
+        let request = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+        wire.write(request).await;
+        for _ in 0..30 {
+            wire.write(request).await;
+            wire.until("hello").await;
+        }
+        assert_eq!(reached(&proxy, "pipelined"), 0.0);
+    });
+}
+
+#[test]
+fn streams_beyond_the_limit_are_refused_and_counted() {
+    run(async {
+        let origin = Origin::start(Protocol::Http1, |request| async move {
+            if request.method() == "POST" {
+                std::future::pending::<()>().await;
+            }
+            Response::new(full("hello"))
+        })
+        .await;
+        let proxy = limited(&origin, "inbound", "streams: 4").await;
+        let mut neighbour = Client::connect(Protocol::Http2, proxy.address("in")).await;
+        let mut wire = Wire::connect(proxy.address("in")).await;
+        let heads: Vec<u8> = (0..10).flat_map(|number| head(2 * number + 1, false)).collect();
+        wire.write([hello(), heads].concat()).await;
+        // RST_STREAM with REFUSED_STREAM, for each beyond the fourth.
+        for stream in [9u8, 11, 13, 15, 17, 19] {
+            let reset = [0, 0, 4, 3, 0, 0, 0, 0, stream, 0, 0, 0, 7];
+            wire.until(std::str::from_utf8(&reset).expect("ASCII")).await;
+        }
+        eventually("they are counted", || reached(&proxy, "streams") == 6.0).await;
+        assert_eq!(proxy.metric("spanmesh_proxy_requests_in_flight", &[]), 4.0);
+        assert_eq!(neighbour.get("/").await.status, StatusCode::OK);
+        drop((wire, neighbour));
+        proxy.at_rest().await;
+    });
+}
+
+/// Two turns, and two clients that are slow in theirs: the third waits, and is served when one has lost its turn.
+#[test]
+fn handshakes_wait_for_their_turn_and_are_counted() {
+    run(async {
+        let origin = Origin::hello(Protocol::Http1).await;
+        let authority = Authority::new();
+        let dir = Dir::new();
+        authority.leaf(&["a.example"]).write(&dir, "a");
+        let proxy = Proxy::start_in(
+            dir,
+            &format!(
+                "listeners:\n- name: edge\n  mode: gateway\n  address: '127.0.0.1:0'\n  upstream: app\n  tls:\n    \
+                 certificates:\n    - {{cert: DIR/a.crt, key: DIR/a.key}}\n\
+                 upstreams:\n- {{name: app, addresses: ['{}']}}\nlimits: {{handshakes: 1, headerTimeout: 2s}}\n",
+                origin.address
+            ),
+        );
+        let address = proxy.address("edge");
+        let hello = client_hello(&authority).await;
+        let mut stuck = Vec::new();
+        for _ in 0..8 {
+            let mut wire = Wire::connect(address).await;
+            wire.write(&hello).await;
+            stuck.push(wire);
+        }
+        let connector = authority.client(&["http/1.1"], &[&TLS13]);
+        let stream = connect(&connector, "a.example", address).await.expect("a handshake");
+        let mut client = Client::over(Protocol::Http1, stream, address).await;
+        assert_eq!(client.get("/").await.status, StatusCode::OK);
+        assert!(reached(&proxy, "handshakes") >= 1.0);
+        // Those that never go on are closed.
+        eventually("they are closed", || reached(&proxy, "handshake_time") == 8.0).await;
+        eventually("they are logged", || proxy.log().iter().filter(|line| line["flag"] == "idle_timeout").count() == 8)
+            .await;
+        assert_eq!(client.get("/").await.status, StatusCode::OK);
+    });
+}
+
+/// A record of the handshake that comes one byte at a time.
+#[test]
+fn a_handshake_that_trickles_is_closed() {
+    run(async {
+        let origin = Origin::hello(Protocol::Http1).await;
+        let authority = Authority::new();
+        let dir = Dir::new();
+        authority.leaf(&["a.example"]).write(&dir, "a");
+        let proxy = Proxy::start_in(
+            dir,
+            &format!(
+                "listeners:\n- name: edge\n  mode: gateway\n  address: '127.0.0.1:0'\n  upstream: app\n  tls:\n    \
+                 certificates:\n    - {{cert: DIR/a.crt, key: DIR/a.key}}\n\
+                 upstreams:\n- {{name: app, addresses: ['{}']}}\nlimits: {{headerTimeout: 1s}}\n",
+                origin.address
+            ),
+        );
+        let hello = client_hello(&authority).await;
+        let mut wire = Wire::connect(proxy.address("edge")).await;
+        let mut closed = false;
+        for byte in hello.iter().take(100) {
+            let ended = tokio::time::timeout(Duration::from_millis(50), wire.try_exactly(1)).await.is_ok();
+            if ended || wire.send(&[*byte]).await.is_err() {
+                closed = true;
+                break;
+            }
+        }
+        assert!(closed);
+        assert_eq!(reached(&proxy, "handshake_time"), 1.0);
+        assert_eq!(proxy.logged(1).await[0]["flag"], "idle_timeout");
+    });
+}
+
+/// The first bytes that a client of TLS sends.
+async fn client_hello(authority: &Authority) -> Vec<u8> {
+    let (listener, address) = Wire::listen().await;
+    let connector = authority.client(&["http/1.1"], &[&TLS13]);
+    let connecting = tokio::task::spawn_local(async move { drop(connect(&connector, "a.example", address).await) });
+    let mut wire = Wire::accept(&listener).await;
+    let mut hello = wire.exactly(5).await;
+    let length = usize::from(hello[3]) << 8 | usize::from(hello[4]);
+    hello.extend(wire.exactly(length).await);
+    connecting.abort();
+    hello
+}
