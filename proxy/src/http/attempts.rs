@@ -6,7 +6,7 @@ mod missed;
 mod supply;
 
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -211,17 +211,20 @@ async fn one(
         Upgrade::Extended(_) => request.headers().get(SEC_WEBSOCKET_KEY).cloned(),
         _ => None,
     };
-    let answer = limit.keep(lease.send(request)).await.inspect_err(|_| {
+    let answer = limit.keep(pin!(lease.send(request))).await.inspect_err(|_| {
         // Who was not answered in time does not try the same connection again: it may lead nowhere.
         supply.age = Age::YoungerThan(Instant::now());
     })?;
     match answer {
-        Ok(response) => Ok(Answered { response, lease, gate, key }),
+        Ok(response) => {
+            lease.answered(&response);
+            Ok(Answered { response, lease, gate, key })
+        }
         Err(mut error) => {
             let message = error.take_message();
             let written = message.is_none();
             if let Some(request) = message {
-                supply.unsent = Some((request, lease.version()));
+                supply.unsent = Some(Box::new((request, lease.version())));
             }
             Err(missed::classify(job, &lease, written, error.error()))
         }

@@ -6,13 +6,14 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use pin_project_lite::pin_project;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -349,6 +350,29 @@ pub struct Lease {
     upload: OnceCell<Cut>,
 }
 
+/// An answer, or what hyper makes of there being none, with the request if it was not sent.
+pub type Sent = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
+
+pin_project! {
+    /// Waits for the answer over either protocol.
+    #[project = Projected]
+    enum Sending<A, B> {
+        Http1 { #[pin] answer: A },
+        Http2 { #[pin] answer: B },
+    }
+}
+
+impl<A: Future<Output = Sent>, B: Future<Output = Sent>> Future for Sending<A, B> {
+    type Output = Sent;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Sent> {
+        match self.project() {
+            Projected::Http1 { answer } => answer.poll(cx),
+            Projected::Http2 { answer } => answer.poll(cx),
+        }
+    }
+}
+
 enum Leased {
     Http1(http1::SendRequest<RequestBody>, Task),
     Http2(http2::SendRequest<RequestBody>, Stream),
@@ -417,28 +441,26 @@ impl Lease {
         }
     }
 
-    #[allow(clippy::result_large_err, reason = "hyper gives the unsent message back in its error")]
-    pub async fn send(
-        &mut self,
-        request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
-        let answer = match &mut self.connection {
+    /// Not `async`: the request goes to its connection at once, and the future holds no second copy of it.
+    pub fn send(&mut self, request: Request<RequestBody>) -> impl Future<Output = Sent> + use<> {
+        match &mut self.connection {
             Leased::Http1(send, task) => {
                 if let Some(carrier) = &task.0 {
                     carrier.awaited.await_head();
                 }
-                send.try_send_request(request).await
+                Sending::Http1 { answer: send.try_send_request(request) }
             }
-            Leased::Http2(send, _) => send.try_send_request(request).await,
-        };
-        if answer.is_ok() {
-            self.endpoint.answered();
+            Leased::Http2(send, _) => Sending::Http2 { answer: send.try_send_request(request) },
         }
+    }
+
+    /// The head of the answer has come.
+    pub fn answered<B>(&mut self, answer: &Response<B>) {
+        self.endpoint.answered();
         // hyper goes on as HTTP/1.0 after an answer in HTTP/1.0, and then cannot send a body of unknown length.
-        if answer.as_ref().is_ok_and(|answer| answer.version() == Version::HTTP_10) {
+        if answer.version() == Version::HTTP_10 {
             self.keep = false;
         }
-        answer
     }
 
     /// What the request's body must tell so that its upload can be ended.

@@ -95,7 +95,8 @@ where
         .max_local_error_reset_streams(BROKEN_STREAMS)
         .max_header_list_size(u32::try_from(limits.header_bytes.saturating_mul(HEAD_SLACK)).unwrap_or(u32::MAX));
     let served = connection.clone();
-    let service = service_fn(move |request| data_path::request(served.clone(), request));
+    // Boxed: on its way into a task of its own the engine moves it several times.
+    let service = service_fn(move |request| Box::pin(data_path::request(served.clone(), request)));
     let mut serving = pin!(builder.serve_connection(TokioIo::new(Counted::client(io, &connection)), service));
     let end = Watch::new(&connection).keep(serving.as_mut(), |serving| serving.graceful_shutdown()).await;
     ended(connection, end);

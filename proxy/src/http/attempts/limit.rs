@@ -1,6 +1,6 @@
 //! How long an attempt may take.
 
-use std::pin::pin;
+use std::pin::Pin;
 
 use tokio::time::Instant;
 
@@ -32,8 +32,8 @@ impl<'a> Limit<'a> {
         Self { exchange: job.exchange, due, still }
     }
 
-    pub(super) async fn keep<T>(&self, future: impl Future<Output = T>) -> Result<T, Missed> {
-        let mut future = pin!(future);
+    /// The future is borrowed: held by value, its size would count twice.
+    pub(super) async fn keep<F: Future>(&self, mut future: Pin<&mut F>) -> Result<F::Output, Missed> {
         loop {
             let moved = self.exchange.moved();
             let idle = Instant::now() + self.exchange.idle_timeout();

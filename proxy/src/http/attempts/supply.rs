@@ -27,7 +27,7 @@ pub(super) struct Supply {
     /// How new the next connection must be.
     pub(super) age: Age,
     /// A request that the engine gave back whole.
-    pub(super) unsent: Option<(Request<RequestBody>, Version)>,
+    pub(super) unsent: Option<Box<(Request<RequestBody>, Version)>>,
     gate: Option<Gate>,
 }
 
@@ -83,7 +83,8 @@ impl Supply {
         lease: &Lease,
         span: SpanId,
     ) -> Result<(Request<RequestBody>, Option<Gate>), Missed> {
-        if let Some((mut request, version)) = self.unsent.take()
+        if let Some(unsent) = self.unsent.take()
+            && let (mut request, version) = *unsent
             && version == lease.version()
         {
             w3c::inject(request.headers_mut(), &job.context, span);
