@@ -90,13 +90,8 @@ pub fn hello() -> Vec<u8> {
     [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()
 }
 
-/// The preface and the first settings.
-pub fn hello() -> Vec<u8> {
-    [PREFACE, &frame(SETTINGS, 0, 0, b"")].concat()
-}
-
 /// `GET /` or, with a body to come, `POST /`, for the authority `a`.
-pub fn head(stream: u32, ends: bool) -> Vec<u8> {
+pub fn ask(stream: u32, ends: bool) -> Vec<u8> {
     let flags = END_HEADERS | if ends { END_STREAM } else { 0 };
     frame(HEADERS, flags, stream, if ends { GET } else { POST })
 }

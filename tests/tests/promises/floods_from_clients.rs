@@ -126,7 +126,7 @@ fn frames_of_no_known_kind() {
 #[test]
 fn resets_of_a_stream_that_is_over() {
     beside_good_clients(&["http2_frames"], Protocol::Http1, |round| match round {
-        0 => head(1, true),
+        0 => ask(1, true),
         _ => reset(1, h2::Reason::CANCEL),
     });
 }
@@ -134,7 +134,7 @@ fn resets_of_a_stream_that_is_over() {
 #[test]
 fn empty_pieces_of_a_body() {
     beside_good_clients(&["http2_frames", "http2_engine"], Protocol::Http1, |round| match round {
-        0 => head(1, false),
+        0 => ask(1, false),
         _ => frame(DATA, 0, 1, b""),
     });
 }
@@ -154,7 +154,7 @@ fn tiny_pieces_of_a_body_that_nobody_reads() {
         let (address, before) = (proxy.address("in"), proxy.resident());
         let flood = std::thread::spawn(move || {
             flood(address, |round| match round {
-                0 => head(1, false),
+                0 => ask(1, false),
                 _ => frame(DATA, 0, 1, b"x"),
             })
         });
@@ -190,7 +190,7 @@ fn empty_heads() {
 fn requests_that_are_given_up_at_once() {
     for upstream in [Protocol::Http1, Protocol::Http2] {
         beside_good_clients(&["http2_resets", "http2_engine", "http2_frames"], upstream, |round| {
-            [head(2 * round + 1, true), reset(2 * round + 1, h2::Reason::CANCEL)].concat()
+            [ask(2 * round + 1, true), reset(2 * round + 1, h2::Reason::CANCEL)].concat()
         });
     }
 }
@@ -212,5 +212,5 @@ fn heads_that_unfold() {
 
 #[test]
 fn requests_beyond_the_streams_that_it_may_have() {
-    beside_good_clients(&["http2_frames", "http2_engine"], Protocol::Http1, |round| head(2 * round + 1, false));
+    beside_good_clients(&["http2_frames", "http2_engine"], Protocol::Http1, |round| ask(2 * round + 1, false));
 }

@@ -99,7 +99,7 @@ fn small_chunks_of_a_stranger_are_closed_and_those_of_a_neighbour_may_be_a_strea
 fn a_frame_that_trickles_is_closed() {
     run(async {
         for mode in ["inbound", "gateway"] {
-            let first = [hello(), frames::head(1, false), vec![0, 4, 0, DATA, 0, 0, 0, 0, 1]].concat();
+            let first = [hello(), frames::ask(1, false), vec![0, 4, 0, DATA, 0, 0, 0, 0, 1]].concat();
             let origin = Origin::start(Protocol::Http1, |_| std::future::pending()).await;
             let proxy = limited(&origin, mode, FAST).await;
             let mut neighbour = Client::connect(Protocol::Http2, proxy.address("in")).await;
@@ -214,7 +214,7 @@ fn trailers_of_http2_have_the_limits_of_a_head() {
         let block: Vec<u8> = (0..120).flat_map(|number| frames::field(&format!("x-{number}"), "y")).collect();
         let trailers = frame(HEADERS, END_HEADERS | END_STREAM, 1, &block);
         let mut wire = Wire::connect(proxy.address("in")).await;
-        wire.write([hello(), frames::head(1, false), frame(DATA, 0, 1, b"x"), trailers].concat()).await;
+        wire.write([hello(), frames::ask(1, false), frame(DATA, 0, 1, b"x"), trailers].concat()).await;
         assert_eq!(proxy.logged(1).await[0]["flag"], "too_large");
         assert_eq!(reached(&proxy, "trailers"), 1.0);
         assert!(!neighbour.is_closed());

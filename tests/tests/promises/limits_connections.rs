@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{Response, StatusCode};
 use rustls::version::TLS13;
 use spanmesh_tests::certificates::connect;
-use spanmesh_tests::frames::{head, hello};
+use spanmesh_tests::frames::{ask, hello};
 use spanmesh_tests::origin::full;
 use spanmesh_tests::{Authority, Client, Dir, Origin, Protocol, Proxy, Wire, eventually, run};
 
@@ -141,7 +141,7 @@ fn streams_beyond_the_limit_are_refused_and_counted() {
         let proxy = limited(&origin, "inbound", "streams: 4").await;
         let mut neighbour = Client::connect(Protocol::Http2, proxy.address("in")).await;
         let mut wire = Wire::connect(proxy.address("in")).await;
-        let heads: Vec<u8> = (0..10).flat_map(|number| head(2 * number + 1, false)).collect();
+        let heads: Vec<u8> = (0..10).flat_map(|number| ask(2 * number + 1, false)).collect();
         wire.write([hello(), heads].concat()).await;
         // RST_STREAM with REFUSED_STREAM, for each beyond the fourth.
         for stream in [9u8, 11, 13, 15, 17, 19] {
