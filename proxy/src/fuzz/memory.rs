@@ -277,7 +277,9 @@ fn hear_panics() {
         std::panic::set_hook(Box::new(move |panic| {
             // h2 0.4 asserts in debug builds, when a connection's record is dropped, that no stream was still counted; a
             // connection that is cut has some, and nothing counts them any more (hyperium/h2 #907).
-            if panic.payload_as_str().is_some_and(|text| text.contains("!self.has_streams()")) {
+            // Another is not ready for a stream's error that this side had caused itself, and heard of once more.
+            let said = panic.payload_as_str().unwrap_or_default();
+            if said.contains("!self.has_streams()") || said.contains("left: User\n right: Library") {
                 return SPURIOUS.set(true);
             }
             PANICS.set(PANICS.get() + 1);

@@ -235,6 +235,9 @@ fn strip_mesh(headers: &mut HeaderMap) {
 /// RFC 9112 §6.3, a length beside chunks, lengths that differ, a coding that belongs to the hop and that this proxy did
 /// not ask for.
 pub fn clean_answer(status: StatusCode, headers: &mut HeaderMap) -> Result<Leftover, Flag> {
+    if headers.keys().any(fields::is_quoted) {
+        return Err(Flag::ProtocolError);
+    }
     let length = fields::length(headers).map_err(|()| Flag::ProtocolError)?;
     let chunked = headers.contains_key(TRANSFER_ENCODING);
     if chunked && (length.is_some() || !fields::is_only_chunked(headers)) {
@@ -296,6 +299,9 @@ impl Trailers {
             trailers.remove(name);
         }
         strip_mesh(trailers);
+        while let Some(name) = trailers.keys().find(|name| fields::is_quoted(name)).cloned() {
+            trailers.remove(name);
+        }
         let whole = trailers.len() == count;
         whole
             && match self {
@@ -498,6 +504,19 @@ mod tests {
             answer.insert(CONTENT_LENGTH, HeaderValue::from_static("5"));
             assert_eq!(clean_answer(StatusCode::OK, &mut answer), Err(Flag::ProtocolError), "{coding}");
         }
+    }
+
+    #[test]
+    fn a_quote_is_no_part_of_a_name() {
+        // So the engine reads names over HTTP/2.
+        let quoted = HeaderName::from_lowercase(b"\"ontent-length").expect("a name to the engine");
+        let five = HeaderValue::from_static("5");
+        let mut parts = Request::get("http://a/").version(Version::HTTP_2).body(()).expect("request").into_parts().0;
+        parts.headers.insert(quoted.clone(), five.clone());
+        assert_eq!(read(parts, 4096, Underscores::Keep).err(), Some(Flag::BadRequest));
+        let mut headers = HeaderMap::from_iter([(quoted, five)]);
+        assert_eq!(clean_answer(StatusCode::OK, &mut headers.clone()), Err(Flag::ProtocolError));
+        assert!(!Trailers::All.clean(&mut headers) && headers.is_empty());
     }
 
     #[test]
