@@ -157,7 +157,7 @@ impl Limit {
             ),
             Limit::ChunkExtensions => row(
                 "chunk_extensions",
-                "16 KiB for each body",
+                "1 KiB for each chunk, 4 KiB for each body",
                 Some(Flag::TooLarge),
                 "431",
                 "nobody uses them, and a body may consist of nothing else",

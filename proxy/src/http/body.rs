@@ -19,6 +19,7 @@ use super::grpc;
 use super::headers::{self, Trailers};
 use super::replay::{Broken, Gate, Replay};
 use super::uploads::Waiting;
+use super::watched::{EXTENSIONS_OVER, TRAILERS_OVER};
 use crate::connection::Uploading;
 use crate::error::Flag;
 use crate::exchange::{Exchange, Open};
@@ -492,8 +493,8 @@ impl Drop for ResponseBody {
 fn fault(error: &hyper::Error, exchange: &Exchange) -> Flag {
     let text = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
     match text.as_str() {
-        "chunk extensions over limit" => exchange.limited(Limit::ChunkExtensions),
-        "chunk trailers bytes over limit" | "chunk trailers count overflow" => exchange.limited(Limit::Trailers),
+        EXTENSIONS_OVER => exchange.limited(Limit::ChunkExtensions),
+        TRAILERS_OVER | "chunk trailers count overflow" => exchange.limited(Limit::Trailers),
         _ if is_malformed(error) => Flag::BadRequest,
         _ => Flag::ClientReset,
     }

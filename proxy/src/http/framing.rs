@@ -18,6 +18,8 @@ mod lines;
 
 use lines::{Line, Lines};
 
+use crate::limit::Limit;
+
 /// Where an HTTP/1.1 client is in its messages.
 #[derive(Debug)]
 pub struct Requests {
@@ -30,6 +32,8 @@ pub struct Requests {
     may_switch: bool,
     /// Bytes of chunk extensions in the body under way.
     extensions: usize,
+    /// What ended it was too much of something.
+    over: Option<Limit>,
     /// How long a line of a head may grow: as long as the engine lets a head be.
     head_line: usize,
 }
@@ -41,6 +45,8 @@ pub struct Ambiguous {
     pub number: u64,
     /// Where in the bytes; what is before it is sound. `None` where the whole message is to be refused at its head.
     pub body_from: Option<usize>,
+    /// It is not ambiguous but too much.
+    pub over: Option<Limit>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +83,7 @@ impl Requests {
             number: 1,
             may_switch: false,
             extensions: 0,
+            over: None,
             head_line,
         }
     }
@@ -104,7 +111,14 @@ impl Requests {
                         sound
                     }
                     Line::Partial => true,
-                    Line::TooLong => false,
+                    Line::TooLong => {
+                        self.over = match self.place {
+                            Place::Size => Some(Limit::ChunkExtensions),
+                            Place::Trailers => Some(Limit::Trailers),
+                            _ => None,
+                        };
+                        false
+                    }
                 },
             };
             if !sound {
@@ -156,7 +170,10 @@ impl Requests {
                 let Some((size, extensions)) = lines::chunk_size(line) else { return false };
                 self.extensions += extensions;
                 self.place = if size == 0 { Place::Trailers } else { Place::Data(size) };
-                self.extensions <= EXTENSIONS
+                if self.extensions > EXTENSIONS {
+                    self.over = Some(Limit::ChunkExtensions);
+                }
+                self.over.is_none()
             }
             Place::End => {
                 self.place = Place::Size;
@@ -197,10 +214,11 @@ impl Requests {
         let in_head = matches!(self.place, Place::Line { .. } | Place::Fields);
         self.place = Place::Lost;
         self.lines.free();
+        let over = self.over;
         // What looks strange behind a request for another protocol may be that protocol. If the switch was refused,
         // it is a request, and is met at its head.
         let body_from = (!in_head && !self.may_switch).then_some(at);
-        Some(Ambiguous { number: self.number, body_from })
+        Some(Ambiguous { number: self.number, body_from, over })
     }
 }
 
@@ -327,7 +345,7 @@ mod tests {
             fuzz_requests(bytes.as_bytes());
             let told = Requests::new(FUZZED).take(bytes.as_bytes());
             let body_from = Some(head.len() + sound.len());
-            assert_eq!(told, Some(Ambiguous { number: 1, body_from }), "{sound:?} {rest:?}");
+            assert_eq!(told, Some(Ambiguous { number: 1, body_from, over: None }), "{sound:?} {rest:?}");
         }
     }
 
@@ -346,7 +364,7 @@ mod tests {
         for head in ["CONNECT a:1 HTTP/1.1\r\n\r\n", "GET / HTTP/1.1\r\nUpgrade: x\r\n\r\n"] {
             let tunnelled = format!("{head}POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5 \r\n");
             let told = Requests::new(FUZZED).take(tunnelled.as_bytes());
-            assert_eq!(told, Some(Ambiguous { number: 2, body_from: None }));
+            assert_eq!(told, Some(Ambiguous { number: 2, body_from: None, over: None }));
         }
     }
 }

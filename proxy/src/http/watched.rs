@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::client::MIN_BUFFER;
 use super::framing::{Ambiguous, Requests};
 use crate::connection::{Connection, Seen};
+use crate::limit::Limit;
 
 pub struct Watched<T> {
     io: T,
@@ -41,10 +42,17 @@ impl<T: Unpin> Watched<T> {
                 if self.seen.has_switched() {
                     return bytes.len();
                 }
-                let Some(Ambiguous { number, body_from }) = requests.take(bytes) else { return bytes.len() };
-                self.seen.ambiguous(number);
+                let Some(Ambiguous { number, body_from, over }) = requests.take(bytes) else { return bytes.len() };
+                // A body that is too much ends by itself, with its own flag.
+                if over.is_none() || body_from.is_none() {
+                    self.seen.ambiguous(number);
+                }
                 if body_from.is_some() {
-                    self.spoken = Spoken::Broken("the framing of a body is ambiguous");
+                    self.spoken = Spoken::Broken(match over {
+                        Some(Limit::ChunkExtensions) => EXTENSIONS_OVER,
+                        Some(_) => TRAILERS_OVER,
+                        None => "the framing of a body is ambiguous",
+                    });
                 }
                 body_from.unwrap_or(bytes.len())
             }
@@ -112,3 +120,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         self.io.is_write_vectored()
     }
 }
+
+/// In the engine's own words, which may also come first.
+pub const EXTENSIONS_OVER: &str = "chunk extensions over limit";
+pub const TRAILERS_OVER: &str = "chunk trailers bytes over limit";
