@@ -513,7 +513,7 @@ mod tests {
         let five = HeaderValue::from_static("5");
         let mut parts = Request::get("http://a/").version(Version::HTTP_2).body(()).expect("request").into_parts().0;
         parts.headers.insert(quoted.clone(), five.clone());
-        assert_eq!(read(parts, 4096, Underscores::Keep).err(), Some(Flag::BadRequest));
+        assert_eq!(read(parts, Underscores::Keep).err(), Some(Flag::BadRequest));
         let mut headers = HeaderMap::from_iter([(quoted, five)]);
         assert_eq!(clean_answer(StatusCode::OK, &mut headers.clone()), Err(Flag::ProtocolError));
         assert!(!Trailers::All.clean(&mut headers) && headers.is_empty());
