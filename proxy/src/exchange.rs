@@ -315,6 +315,13 @@ impl Exchange {
         self.uploaded.get()
     }
 
+    /// Its answer ends before its end. A client of HTTP/1.0 would take the connection's end for the answer's.
+    pub fn broke_off(&self) {
+        if self.record.borrow().request.as_ref().is_some_and(|request| request.version == Version::HTTP_10) {
+            self.connection.seen().abrupt();
+        }
+    }
+
     pub fn is_grpc(&self) -> bool {
         self.record.borrow().grpc.is_some()
     }

@@ -311,6 +311,9 @@ impl ResponseBody {
         }
         let now = Instant::now();
         if let Some(open) = self.open.take() {
+            if flag.is_some() {
+                open.exchange().broke_off();
+            }
             open.end(flag.unwrap_or(Flag::Ok), now);
         }
         if let Some(lease) = self.lease.take() {
@@ -486,7 +489,9 @@ impl Drop for ResponseBody {
             return self.finish(None);
         }
         // Not `finish`: the exchange itself knows whether the client went away or the drain cut it off.
-        drop(self.open.take());
+        if let Some(open) = self.open.take() {
+            open.exchange().broke_off();
+        }
         self.finish(Some(Flag::ClientReset));
     }
 }
