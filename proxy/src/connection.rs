@@ -65,6 +65,8 @@ pub struct Seen {
     refused: AtomicU64,
     /// Too many HTTP/2 frames that carry nothing.
     flooded: AtomicBool,
+    /// What was written last is not the whole of it: the connection must not end as if it were.
+    abrupt: AtomicBool,
 }
 
 impl Seen {
@@ -78,6 +80,14 @@ impl Seen {
 
     pub fn ambiguous(&self, number: u64) {
         self.ambiguous.store(number, Ordering::Relaxed);
+    }
+
+    pub fn abrupt(&self) {
+        self.abrupt.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_abrupt(&self) -> bool {
+        self.abrupt.load(Ordering::Relaxed)
     }
 
     pub fn has_switched(&self) -> bool {

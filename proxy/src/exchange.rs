@@ -33,6 +33,7 @@ pub struct Exchange {
     sent: Cell<u64>,
     received: Cell<u64>,
     request_failed: Cell<Option<Flag>>,
+    uploaded: Cell<bool>,
     /// Its place among the answers that go out (`http::stalled`).
     place: Cell<Option<usize>>,
     /// Why the worker ends it.
@@ -167,6 +168,7 @@ impl Open {
             sent: Cell::new(0),
             received: Cell::new(0),
             request_failed: Cell::new(None),
+            uploaded: Cell::new(false),
             place: Cell::new(None),
             cut: Cell::new(None),
             task: Cell::new(None),
@@ -302,6 +304,22 @@ impl Exchange {
     pub fn limited(&self, limit: Limit) -> Flag {
         self.connection.worker.meters.limited(limit);
         limit.flag().unwrap_or(Flag::ClientReset)
+    }
+
+    /// The client has nothing more to send.
+    pub fn uploaded(&self) {
+        self.uploaded.set(true);
+    }
+
+    pub fn is_uploaded(&self) -> bool {
+        self.uploaded.get()
+    }
+
+    /// Its answer ends before its end. A client of HTTP/1.0 would take the connection's end for the answer's.
+    pub fn broke_off(&self) {
+        if self.record.borrow().request.as_ref().is_some_and(|request| request.version == Version::HTTP_10) {
+            self.connection.seen().abrupt();
+        }
     }
 
     pub fn is_grpc(&self) -> bool {

@@ -18,8 +18,8 @@ use spanmesh_proto::SpanId;
 use tokio::time::Instant;
 
 use self::limit::Limit;
-pub use self::missed::Missed;
-use self::supply::{Stock, Supply};
+pub use self::missed::{Missed, broken};
+use self::supply::Supply;
 use super::client::{Lease, Wanted};
 use super::headers::{Head, Upgrade};
 use super::pool::{Age, Pooled, Upstream};
@@ -201,7 +201,7 @@ async fn one(
     supply: &mut Supply,
     now: Instant,
 ) -> Result<Answered, Missed> {
-    let limit = Limit::new(job, matches!(supply.body, Stock::Empty), now);
+    let limit = Limit::new(job, now);
     let mut lease = match pooled.waiting(wanted(job), supply.age, now) {
         Some(lease) => lease,
         None => Box::pin(lease(job, pooled, supply.age, &limit)).await?,

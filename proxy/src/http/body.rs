@@ -13,6 +13,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use super::attempts;
 use super::client::Lease;
 use super::cut::{Cut, Uploads};
 use super::grpc;
@@ -173,10 +174,16 @@ impl Body for RequestBody {
             },
         };
         Poll::Ready(match frame {
-            None => None,
+            None => {
+                this.exchange.uploaded();
+                None
+            }
             Some(Ok(mut frame)) => {
                 if let Some(data) = frame.data_ref() {
                     this.exchange.sent(data.len());
+                    if this.is_end_stream() {
+                        this.exchange.uploaded();
+                    }
                 } else if let Some(trailers) = frame.trailers_ref()
                     && headers::are_too_many(trailers, &this.exchange.connection().worker.limits)
                 {
@@ -305,6 +312,9 @@ impl ResponseBody {
         }
         let now = Instant::now();
         if let Some(open) = self.open.take() {
+            if flag.is_some() {
+                open.exchange().broke_off();
+            }
             open.end(flag.unwrap_or(Flag::Ok), now);
         }
         if let Some(lease) = self.lease.take() {
@@ -347,13 +357,9 @@ impl ResponseBody {
     }
 
     /// Whose fault it is that the answer broke off. When the client broke off its own body, the attempt was reset here.
-    fn broken(&self, error: &hyper::Error, reason: Option<h2::Reason>) -> Flag {
-        match self.open.as_ref().and_then(|open| open.exchange().request_failure()) {
-            Some(flag) => flag,
-            _ if is_malformed(error) => Flag::ProtocolError,
-            _ if reason.is_some() || is_reset(error) => Flag::UpstreamReset,
-            _ => Flag::UpstreamClosed,
-        }
+    fn broken(&self, error: &hyper::Error) -> Flag {
+        let failed = self.open.as_ref().and_then(|open| open.exchange().request_failure());
+        failed.unwrap_or_else(|| attempts::broken(error))
     }
 
     /// hyper ends a body quietly at RST_STREAM with NO_ERROR, even where the stream's end has not come.
@@ -444,7 +450,7 @@ impl Body for ResponseBody {
             }
             Poll::Ready(Some(Err(error))) => {
                 let reason = reason(&error);
-                let flag = this.broken(&error, reason);
+                let flag = this.broken(&error);
                 this.finish(Some(flag));
                 Poll::Ready(Some(Err(BodyError::new(flag, reason))))
             }
@@ -484,7 +490,9 @@ impl Drop for ResponseBody {
             return self.finish(None);
         }
         // Not `finish`: the exchange itself knows whether the client went away or the drain cut it off.
-        drop(self.open.take());
+        if let Some(open) = self.open.take() {
+            open.exchange().broke_off();
+        }
         self.finish(Some(Flag::ClientReset));
     }
 }
@@ -502,18 +510,6 @@ fn fault(error: &hyper::Error, exchange: &Exchange) -> Flag {
 
 /// How long the end of a body is awaited whose last byte has come.
 const END_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
-
-/// Whether the peer reset its connection.
-pub fn is_reset(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            return io.kind() == std::io::ErrorKind::ConnectionReset;
-        }
-        cause = error.source();
-    }
-    false
-}
 
 /// Whether a body ended because nobody can say where it ends.
 fn is_malformed(error: &hyper::Error) -> bool {

@@ -416,7 +416,7 @@ impl Lease {
 
     pub fn http2(shared: Rc<Http2>, endpoint: Rc<Pooled>, in_flight: InFlight) -> Self {
         shared.streams.set(shared.streams.get() + 1);
-        let reused = shared.used.replace(true);
+        let reused = shared.used.get();
         let born = shared.born;
         let connection = Leased::Http2(shared.send.clone(), Stream(shared));
         let in_flight = (in_flight, endpoint.meters.attempt());
@@ -450,7 +450,10 @@ impl Lease {
                 }
                 Sending::Http1 { answer: send.try_send_request(request) }
             }
-            Leased::Http2(send, _) => Sending::Http2 { answer: send.try_send_request(request) },
+            Leased::Http2(send, stream) => {
+                stream.0.used.set(true);
+                Sending::Http2 { answer: send.try_send_request(request) }
+            }
         }
     }
 

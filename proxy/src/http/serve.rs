@@ -20,13 +20,12 @@ use std::time::Duration;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
 use super::client::{self, BROKEN_STREAMS, HYPER_HEADER_COUNT, MIN_BUFFER, SEND_BUFFER};
 use super::counted::Counted;
 use super::stalled::{Carried, Streams};
-use super::watched::Watched;
+use super::watched::{Socket, Watched};
 use crate::connection::Connection;
 use crate::data_path;
 use crate::drain::Draining;
@@ -56,10 +55,7 @@ impl std::error::Error for Reset {
     }
 }
 
-pub async fn http1<T>(connection: Rc<Connection>, io: T)
-where
-    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
+pub async fn http1(connection: Rc<Connection>, io: impl Socket) {
     let limits = &connection.worker.limits;
     let mut builder = http1::Builder::new();
     builder.auto_date_header(false).max_buf_size(limits.header_bytes.max(MIN_BUFFER));
@@ -75,10 +71,7 @@ where
     ended(connection, end);
 }
 
-pub async fn http2<T>(connection: Rc<Connection>, io: T)
-where
-    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
+pub async fn http2(connection: Rc<Connection>, io: impl Socket) {
     connection.http2.set(true);
     let limits = &connection.worker.limits;
     let window = connection.worker.shared.windows.open();

@@ -8,13 +8,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 use super::client::MIN_BUFFER;
 use super::framing::{Ambiguous, Requests};
 use crate::connection::{Connection, Seen};
 use crate::limit::Limit;
+use crate::net::prefixed::Prefixed;
 
-pub struct Watched<T> {
+pub struct Watched<T: Socket> {
     io: T,
     seen: Arc<Seen>,
     spoken: Spoken,
@@ -26,14 +29,46 @@ enum Spoken {
     Broken(&'static str),
 }
 
-impl<T> Watched<T> {
+/// Bytes that come from a client's socket, under whatever they come.
+pub trait Socket: AsyncRead + AsyncWrite + Send + Unpin + 'static {
+    /// Closing it from now on resets it.
+    fn close_abruptly(&self) -> io::Result<()>;
+}
+
+impl Socket for Prefixed<TcpStream> {
+    fn close_abruptly(&self) -> io::Result<()> {
+        self.stream().set_zero_linger()
+    }
+}
+
+impl Socket for TlsStream<TcpStream> {
+    fn close_abruptly(&self) -> io::Result<()> {
+        self.get_ref().0.set_zero_linger()
+    }
+}
+
+#[cfg(feature = "fuzzing")]
+impl Socket for Prefixed<tokio::io::DuplexStream> {
+    fn close_abruptly(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<T: Socket> Drop for Watched<T> {
+    fn drop(&mut self) {
+        if self.seen.is_abrupt() {
+            // A socket that is gone already cannot be told, and need not be.
+            let _ = self.io.close_abruptly();
+        }
+    }
+}
+
+impl<T: Socket> Watched<T> {
     pub fn http1(io: T, connection: &Connection) -> Self {
         let head_line = connection.worker.limits.header_bytes.max(MIN_BUFFER);
         Self { io, seen: connection.seen(), spoken: Spoken::Http1(Requests::new(head_line)) }
     }
-}
 
-impl<T: Unpin> Watched<T> {
     /// How many of these bytes are sound.
     fn read(&mut self, bytes: &[u8]) -> usize {
         match &mut self.spoken {
@@ -69,7 +104,7 @@ impl<T: Unpin> Watched<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+impl<T: Socket> AsyncRead for Watched<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if let Spoken::Broken(why) = self.spoken {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
@@ -95,7 +130,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+impl<T: Socket> AsyncWrite for Watched<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
         self.wrote(|io| io.poll_write(cx, buffer))
     }

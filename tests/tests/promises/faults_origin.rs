@@ -70,9 +70,14 @@ async fn assert_seen(proxy: &Proxy, protocol: Protocol, method: &str, expected: 
     };
     let expected = match (expected, protocol) {
         (Gone, Protocol::Http1) => "Status(502)".to_owned(),
+        // The head may be lost with the body that breaks off right behind it: a reset overtakes what waits to be written.
+        (Cut, Protocol::Http1) if seen.starts_with("nothing") => "nothing".to_owned(),
+        (Cut, Protocol::Http2) if seen.starts_with("Gone") => "Gone".to_owned(),
         (other, _) => format!("{other:?}"),
     };
     assert!(seen.starts_with(&expected), "{what}: expected {expected}, saw {seen}");
+    // The end that comes behind a whole answer is not to meet the next request.
+    tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
 /// Short times, so that what is left open must be closed by the proxy.
@@ -261,62 +266,70 @@ fn an_origin_that_leaves_while_nothing_is_asked_costs_no_request() {
     }
 }
 
-/// What an HTTP/2 origin says to the first head, on stream 1.
-fn http2() -> Vec<(&'static str, Vec<u8>, End, Seen, &'static str)> {
-    let head = frame(HEADERS, END_HEADERS, 1, OK);
-    let long = |length| frame(HEADERS, END_HEADERS, 1, &[OK, &literal("content-length", length)].concat());
-    let half = frame(DATA, 0, 1, b"half");
-    let end = frame(DATA, END_STREAM, 1, b"half");
+/// What an HTTP/2 origin says to the head on this stream.
+fn http2(stream: u32) -> Vec<(&'static str, Vec<u8>, End, Seen, &'static str)> {
+    let head = frame(HEADERS, END_HEADERS, stream, OK);
+    let long = |length| frame(HEADERS, END_HEADERS, stream, &[OK, &literal("content-length", length)].concat());
+    let half = frame(DATA, 0, stream, b"half");
+    let end = frame(DATA, END_STREAM, stream, b"half");
     let no_error = h2::Reason::NO_ERROR;
     vec![
         ("closes", vec![], Close, Status(502), "upstream_closed"),
         ("resets", vec![], Reset, Status(502), "upstream_reset"),
         ("says nothing", vec![], Stay, Status(504), "request_timeout"),
         ("closes in the head", head[..5].to_vec(), Close, Status(502), "upstream_closed"),
-        ("begins a head", frame(HEADERS, 0, 1, OK), Close, Status(502), "upstream_closed"),
+        ("begins a head", frame(HEADERS, 0, stream, OK), Close, Status(502), "upstream_closed"),
         ("closes behind the head", head.clone(), Close, Cut, "upstream_closed"),
         ("closes in the body", [&head[..], &half].concat(), Close, Cut, "upstream_closed"),
         ("resets in the body", [&head[..], &half].concat(), Reset, Cut, "upstream_reset"),
         ("closes in a frame", [&head[..], &half[..11]].concat(), Close, Cut, "upstream_closed"),
         ("stalls in the body", [&head[..], &half].concat(), Stay, Cut, "idle_timeout"),
         ("is whole, then resets", [&head[..], &end].concat(), Reset, Whole("half"), "ok"),
-        ("refuses", reset(1, h2::Reason::REFUSED_STREAM), Stay, Gone, "upstream_reset"),
+        ("refuses", reset(stream, h2::Reason::REFUSED_STREAM), Stay, Gone, "upstream_reset"),
         (
             "resets the stream in its body",
-            [&head[..], &half, &reset(1, no_error)].concat(),
+            [&head[..], &half, &reset(stream, no_error)].concat(),
             Stay,
             Cut,
             "upstream_reset",
         ),
         ("is shorter than it says", [&long("9")[..], &end].concat(), Stay, Cut, "protocol_error"),
         ("is longer than it says", [&long("2")[..], &end].concat(), Stay, Cut, "protocol_error"),
-        ("says goodbye and goes on", [&head[..], &goaway(1, no_error), &end].concat(), Close, Whole("half"), "ok"),
-        ("says goodbye and leaves", [&head[..], &half, &goaway(1, no_error)].concat(), Close, Cut, "upstream_closed"),
+        ("says goodbye and goes on", [&head[..], &goaway(stream, no_error), &end].concat(), Close, Whole("half"), "ok"),
         (
-            "fails in the body",
-            [&head[..], &half, &goaway(1, h2::Reason::INTERNAL_ERROR)].concat(),
+            "says goodbye and leaves",
+            [&head[..], &half, &goaway(stream, no_error)].concat(),
             Close,
             Cut,
-            "upstream_reset",
+            "upstream_closed",
         ),
+        // Up to the last stream that a GOAWAY names all go on (RFC 9113 §6.8), so what ends this one is the close.
+        (
+            "fails in the body",
+            [&head[..], &half, &goaway(stream, h2::Reason::INTERNAL_ERROR)].concat(),
+            Close,
+            Cut,
+            "upstream_closed",
+        ),
+        ("fails before the head", goaway(stream, h2::Reason::INTERNAL_ERROR), Close, Status(502), "upstream_closed"),
         ("sends a body without a head", end.clone(), Stay, Status(502), "protocol_error"),
         (
             "sends a head that cannot be read",
-            frame(HEADERS, END_HEADERS, 1, &[0xff; 9]),
+            frame(HEADERS, END_HEADERS, stream, &[0xff; 9]),
             Stay,
             Status(502),
             "protocol_error",
         ),
         (
             "sends a head without a status",
-            frame(HEADERS, END_HEADERS, 1, &literal("a", "b")),
+            frame(HEADERS, END_HEADERS, stream, &literal("a", "b")),
             Stay,
             Status(502),
             "protocol_error",
         ),
         ("sends another head", [&head[..], &half, &head, &end].concat(), Stay, Cut, "protocol_error"),
         ("sends on a stream of nobody", frame(DATA, 0, 77, b"?"), Stay, Status(502), "protocol_error"),
-        ("sends a frame that is too large", frame(DATA, 0, 1, &[0; 40_000]), Stay, Status(502), "protocol_error"),
+        ("sends a frame that is too large", frame(DATA, 0, stream, &[0; 40_000]), Stay, Status(502), "protocol_error"),
         ("speaks HTTP/1.1", b"HTTP/1.1 400 Bad\r\n\r\n".to_vec(), Close, Status(502), "protocol_error"),
     ]
 }
@@ -324,14 +337,21 @@ fn http2() -> Vec<(&'static str, Vec<u8>, End, Seen, &'static str)> {
 #[test]
 fn an_http2_origin_that_breaks_anywhere_is_told_apart_and_never_passed_off_as_whole() {
     for protocol in [Protocol::Http1, Protocol::Http2] {
-        for (name, bytes, end, seen, flag) in http2() {
+        for (number, (name, _, end, seen, flag)) in http2(1).into_iter().enumerate() {
             run(async move {
+                let asked = Rc::new(Cell::new(0));
+                let count = asked.clone();
                 let address = Wire::serve(move |mut wire, _| {
-                    let bytes = bytes.clone();
+                    let count = count.clone();
                     async move {
-                        if frames::accept(&mut wire).await.is_some() {
-                            wire.write(&bytes).await;
-                            end.of(wire).await;
+                        let mut next = frames::accept(&mut wire).await;
+                        while let Some(stream) = next {
+                            count.set(count.get() + 1);
+                            wire.write(&http2(stream).swap_remove(number).1).await;
+                            if end != Stay {
+                                return end.of(wire).await;
+                            }
+                            next = frames::head(&mut wire).await;
                         }
                     }
                 })
@@ -341,6 +361,8 @@ fn an_http2_origin_that_breaks_anywhere_is_told_apart_and_never_passed_off_as_wh
                     let what = format!("{protocol:?} {method}: the origin {name}");
                     assert_seen(&proxy, protocol, method, seen, &what).await;
                     assert_flag(&proxy, turn + 1, flag, &what).await;
+                    // It may have acted on what it saw.
+                    assert_eq!(asked.get(), turn + 1, "{what}");
                 }
                 nothing_left(&proxy).await;
             });

@@ -10,6 +10,7 @@ mod early_answers;
 mod early_hints;
 mod examples;
 mod expect_continue;
+mod faults_client;
 mod faults_origin;
 mod first_request;
 mod floods_from_clients;

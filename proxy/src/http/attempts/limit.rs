@@ -15,13 +15,10 @@ use crate::rules::retry::Failure;
 pub(super) struct Limit<'a> {
     exchange: &'a Exchange,
     due: Option<(Instant, Flag)>,
-    /// Whose silence it is when nothing moves: the client's, while it still has something to send.
-    still: Flag,
 }
 
 impl<'a> Limit<'a> {
-    pub(super) fn new(job: &'a Job<'_>, sent: bool, now: Instant) -> Self {
-        let still = if sent { Flag::RequestTimeout } else { Flag::IdleTimeout };
+    pub(super) fn new(job: &'a Job<'_>, now: Instant) -> Self {
         let own = job.policy.and_then(|policy| policy.attempt_timeout).map(|timeout| now + timeout);
         let due = match (own, job.exchange.deadline()) {
             (Some(own), deadline) if deadline.is_none_or(|deadline| own < deadline) => {
@@ -29,7 +26,7 @@ impl<'a> Limit<'a> {
             }
             (_, deadline) => deadline.map(|deadline| (deadline, Flag::RequestTimeout)),
         };
-        Self { exchange: job.exchange, due, still }
+        Self { exchange: job.exchange, due }
     }
 
     /// The future is borrowed: held by value, its size would count twice.
@@ -38,12 +35,17 @@ impl<'a> Limit<'a> {
             let moved = self.exchange.moved();
             let idle = Instant::now() + self.exchange.idle_timeout();
             let limit = self.due.filter(|(due, _)| *due <= idle);
-            let (due, flag) = limit.unwrap_or((idle, self.still));
+            let due = limit.map_or(idle, |(due, _)| due);
             match tokio::time::timeout_at(due, future.as_mut()).await {
                 Ok(value) => return Ok(value),
                 // A long body is on its way: it does not lie still.
                 Err(_) if limit.is_none() && self.exchange.moved() != moved => {}
-                Err(_) => return Err(Missed::new(Failure::AttemptTimeout, flag)),
+                Err(_) => {
+                    // Whose silence it is when nothing moves: the client's, while it still has something to send.
+                    let still = if self.exchange.is_uploaded() { Flag::RequestTimeout } else { Flag::IdleTimeout };
+                    let flag = limit.map_or(still, |(_, flag)| flag);
+                    return Err(Missed::new(Failure::AttemptTimeout, flag));
+                }
             }
         }
     }

@@ -1,7 +1,8 @@
 //! A failed attempt: what its failure means for the request, and whether the engine's error leaves room for another try.
 
+use std::io::ErrorKind;
+
 use crate::error::Flag;
-use crate::http::body::is_reset;
 use crate::http::client::{ConnectFailure, Lease};
 use crate::rules::retry::Failure;
 
@@ -39,7 +40,7 @@ pub(super) fn classify(job: &Job<'_>, lease: &Lease, written: bool, error: &hype
     if let Some(flag) = job.exchange.request_failure() {
         return Missed::new(Failure::Reset, flag);
     }
-    if let Some(h2) = h2_error(error) {
+    if let Some(h2) = find::<h2::Error>(error).filter(|h2| !h2.is_io()) {
         return match h2.reason() {
             Some(reason @ h2::Reason::REFUSED_STREAM) if h2.is_remote() => {
                 let reason = h2.is_reset().then_some(reason);
@@ -50,14 +51,14 @@ pub(super) fn classify(job: &Job<'_>, lease: &Lease, written: bool, error: &hype
             _ if !written => Missed::new(Failure::NotWritten, Flag::UpstreamClosed),
             reason => {
                 let reason = if h2.is_reset() && h2.is_remote() { reason } else { None };
-                Missed { reason, ..Missed::new(Failure::Reset, Flag::UpstreamReset) }
+                Missed { reason, ..Missed::new(Failure::Reset, broken(error)) }
             }
         };
     }
     if is_ambiguous(error) {
         return Missed::new(Failure::Reset, Flag::ProtocolError);
     }
-    let closed = error.is_incomplete_message() || error.is_canceled() || error.is_closed() || is_io(error);
+    let closed = error.is_incomplete_message() || error.is_canceled() || error.is_closed() || io_error(error).is_some();
     if !written {
         return Missed::new(Failure::NotWritten, Flag::UpstreamClosed);
     }
@@ -65,24 +66,28 @@ pub(super) fn classify(job: &Job<'_>, lease: &Lease, written: bool, error: &hype
     if closed && lease.reused && job.head.method.is_safe() {
         return Missed::new(Failure::NotWritten, Flag::UpstreamClosed);
     }
-    match (closed, is_reset(error)) {
-        (_, true) => Missed::new(Failure::Reset, Flag::UpstreamReset),
-        (true, false) => Missed::new(Failure::Reset, Flag::UpstreamClosed),
-        (false, false) => Missed::new(Failure::Reset, Flag::ProtocolError),
+    Missed::new(Failure::Reset, if closed { broken(error) } else { Flag::ProtocolError })
+}
+
+/// How an origin broke off what it had begun, by the engine's error.
+pub fn broken(error: &hyper::Error) -> Flag {
+    match (io_error(error).map(std::io::Error::kind), find::<h2::Error>(error)) {
+        (Some(ErrorKind::ConnectionReset), _) => Flag::UpstreamReset,
+        // What the engine, or `framing`, says of framing that it cannot read.
+        (Some(ErrorKind::InvalidData | ErrorKind::InvalidInput), _) => Flag::ProtocolError,
+        (None, Some(h2)) if h2.is_library() => Flag::ProtocolError,
+        (None, Some(_)) => Flag::UpstreamReset,
+        (Some(_), _) | (None, None) => Flag::UpstreamClosed,
     }
 }
 
-fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
-    find(error)
-}
-
-fn is_io(error: &hyper::Error) -> bool {
-    find::<std::io::Error>(error).is_some()
+fn io_error(error: &hyper::Error) -> Option<&std::io::Error> {
+    find(error).or_else(|| find::<h2::Error>(error)?.get_io())
 }
 
 /// The head of the answer can be read in two ways.
 fn is_ambiguous(error: &hyper::Error) -> bool {
-    find::<std::io::Error>(error).is_some_and(|error| error.kind() == std::io::ErrorKind::InvalidData)
+    find::<std::io::Error>(error).is_some_and(|error| error.kind() == ErrorKind::InvalidData)
 }
 
 fn find<'a, E: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a E> {

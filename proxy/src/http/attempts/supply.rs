@@ -45,7 +45,10 @@ impl Supply {
         let continue_wait = (job.head.expects_continue && !body.is_end_stream()).then_some(worker.limits.continue_wait);
         let may_be_http2 = wanted(job) != Wanted::Http1;
         let body = match (body.is_end_stream(), continue_wait, job.policy) {
-            (true, ..) => Stock::Empty,
+            (true, ..) => {
+                job.exchange.uploaded();
+                Stock::Empty
+            }
             (_, Some(_), _) => Stock::Once(Some(body)),
             (_, None, Some(policy)) => Stock::Kept(Replay::new(body, policy.body_limit, connection)),
             (_, None, None) if may_be_http2 => Stock::Kept(Replay::new(body, RESEND_CAP, connection)),
