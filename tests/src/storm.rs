@@ -13,39 +13,99 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::task::JoinSet;
+
+pub use self::hostile::Gust;
 
 use self::good::{Kind, Places};
 use self::measure::{Sample, Tally};
-use crate::{Authority, Dir, Origin, Process, Protocol};
+use self::origins::Origins;
+use crate::{Authority, Client, Dir, Process, Protocol};
 
-/// Runs it for so long against this program, prints what it sees, and tells whether all was well.
-pub async fn run(program: &str, length: Duration) -> bool {
-    let (authority, dir) = (Authority::new(), Dir::new());
-    let leaf = authority.leaf(&["storm.example"]);
-    leaf.write(&dir, "edge");
-    dir.write("root.pem", authority.pem());
-    let acceptor = || leaf.server(&["h2", "http/1.1"]);
-    let app1 = Origin::start(Protocol::Http1, origins::serve).await;
-    let app2 = Origin::start(Protocol::Http2, origins::serve).await;
-    let secure = Origin::secure(acceptor(), origins::serve).await;
-    let yaml = configuration()
-        .replace("APP1", &app1.address.to_string())
-        .replace("APP2", &app2.address.to_string())
-        .replace("SECURE", &secure.address.to_string())
-        .replace("ECHO", &origins::echo().await.to_string())
-        .replace("BAD1", &origins::bad_http1().await.to_string())
-        .replace("BAD2", &origins::bad_http2().await.to_string())
-        .replace("WORSE", &origins::bad_tls(acceptor()).await.to_string());
-    let mut proxy = Process::start(program, dir.as_ref(), &yaml).await;
-    // The gauge of tasks is looked at once a second.
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+/// Whether good and hostile clients come to the same connections of the proxy to an HTTP/2 origin. An origin that sees one
+/// client reset many streams may end the connection with the streams of all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    Together,
+    Apart,
+}
 
+impl Sharing {
+    /// Where a hostile client asks for an origin that works: over HTTP/1, HTTP/2, TLS.
+    fn way(self, hop: usize) -> &'static str {
+        match self {
+            Sharing::Together => ["", "/two", "/secure"][hop],
+            Sharing::Apart => ["", "/apart/two", "/apart/secure"][hop],
+        }
+    }
+}
+
+/// A proxy between good and bad origins, and what it holds while nothing happens.
+pub struct Scene {
+    pub proxy: Process,
+    pub idle: Sample,
+    places: Rc<Places>,
+    _origins: Origins,
+}
+
+impl Scene {
+    pub async fn start(program: &str, dir: &Dir, sharing: Sharing) -> Self {
+        let authority = Authority::new();
+        let leaf = authority.leaf(&["storm.example"]);
+        leaf.write(dir, "edge");
+        dir.write("root.pem", authority.pem());
+        let origins = Origins::start(|| leaf.server(&["h2", "http/1.1"])).await;
+        let mut yaml = configuration();
+        for (name, address) in origins.addresses {
+            yaml = yaml.replace(name, &address.to_string());
+        }
+        let proxy = Process::start(program, dir.as_ref(), &yaml).await;
+        // What the access log and the spans are written to is opened with the first line, and stays open.
+        assert_eq!(Client::connect(Protocol::Http1, proxy.address("in")).await.get("/echo").await.status, 200);
+        let idle = loop {
+            tokio::time::sleep(SETTLING).await;
+            let sample = Sample::take(proxy.id(), proxy.status, Instant::now()).await;
+            if !sample.is_busy() {
+                break sample;
+            }
+        };
+        let places = Places::new(sharing, ["in", "edge", "tcp"].map(|name| proxy.address(name)), &authority);
+        Self { proxy, idle, places: Rc::new(places), _origins: origins }
+    }
+
+    /// So many attacks of one kind, each of them short.
+    pub async fn gust(&self, gust: Gust, count: usize, seed: u64) {
+        let (mut all, mut dice) = (JoinSet::new(), Dice::new(seed));
+        for _ in 0..count {
+            all.spawn_local(gust.blow(self.places.clone(), dice.split(), GUST));
+            if all.len() >= ATTACKERS {
+                all.join_next().await;
+            }
+        }
+        while all.join_next().await.is_some() {}
+    }
+
+    /// Waits until the proxy holds no more than it did when idle; what it holds then, or when the wait is over.
+    pub async fn at_rest(&self, wait: Duration) -> Sample {
+        let until = Instant::now() + wait;
+        loop {
+            let sample = Sample::take(self.proxy.id(), self.proxy.status, until - wait).await;
+            if sample.is_back_at(&self.idle) || Instant::now() > until {
+                return sample;
+            }
+            tokio::time::sleep(SETTLING).await;
+        }
+    }
+}
+
+/// Runs all of it for so long against this program, prints what it sees, and tells whether all was well.
+pub async fn run(program: &str, length: Duration, sharing: Sharing) -> bool {
+    let dir = Dir::new();
+    let mut scene = Scene::start(program, &dir, sharing).await;
     let began = Instant::now();
-    let idle = Sample::take(proxy.id(), proxy.status, began).await;
     let (tally, end) = (Rc::new(Tally::default()), began + length);
-    let places = Places::new(proxy.address("in"), proxy.address("edge"), proxy.address("tcp"), &authority);
-    let mut weather = Weather { places: Rc::new(places), tally: tally.clone(), end, dice: Dice::new(1) };
-    let mut all = tokio::task::JoinSet::new();
+    let mut weather = Weather { places: scene.places.clone(), tally: tally.clone(), end, dice: Dice::new(1) };
+    let mut all = JoinSet::new();
     for kind in Kind::ALL.into_iter().chain(Kind::ALL) {
         all.spawn_local(weather.split().good(kind));
     }
@@ -55,9 +115,9 @@ pub async fn run(program: &str, length: Duration) -> bool {
     let mut samples = Vec::new();
     let mut due = Duration::ZERO;
     measure::heading();
-    while began.elapsed() < length && !proxy.has_ended() {
+    while began.elapsed() < length && !scene.proxy.has_ended() {
         tokio::time::sleep(LOOK.min(length / 20)).await;
-        let sample = Sample::take(proxy.id(), proxy.status, began).await;
+        let sample = Sample::take(scene.proxy.id(), scene.proxy.status, began).await;
         if sample.at >= due {
             measure::line(&tally, &sample);
             due = sample.at + Duration::from_secs(60);
@@ -65,19 +125,19 @@ pub async fn run(program: &str, length: Duration) -> bool {
         samples.push(sample);
     }
     while all.join_next().await.is_some() {}
-    if proxy.has_ended() {
-        println!("FAILED: the proxy ended\n{}", proxy.said());
+    let said = scene.proxy.said();
+    if scene.proxy.has_ended() {
+        println!("FAILED: the proxy ended\n{said}");
         return false;
     }
-    let rest = at_rest(&proxy, &idle, began).await;
+    let rest = scene.at_rest(REST).await;
     measure::line(&tally, &rest);
-    let back = format!("idle again: {rest:?}; before: {idle:?}");
-    let said = proxy.said();
+    let back = format!("idle again: {rest:?}; before: {:?}", scene.idle);
     let panicked = said.lines().find(|line| line.contains("panicked")).map(str::to_owned);
     let verdicts = [
         ("good traffic unharmed", measure::unharmed(&tally)),
         ("memory flat", measure::memory(&samples, length)),
-        ("nothing left", if rest.is_back_at(&idle) { Ok(back) } else { Err(back) }),
+        ("nothing left", if rest.is_back_at(&scene.idle) { Ok(back) } else { Err(back) }),
         ("no panic", panicked.map_or(Ok(String::new()), Err)),
     ];
     for (what, verdict) in &verdicts {
@@ -87,18 +147,6 @@ pub async fn run(program: &str, length: Duration) -> bool {
         }
     }
     verdicts.iter().all(|(_, verdict)| verdict.is_ok())
-}
-
-/// Waits until the proxy holds no more than it did when idle, for as long as its own times may take.
-async fn at_rest(proxy: &Process, idle: &Sample, began: Instant) -> Sample {
-    let until = Instant::now() + Duration::from_secs(60);
-    loop {
-        let sample = Sample::take(proxy.id(), proxy.status, began).await;
-        if sample.is_back_at(idle) || Instant::now() > until {
-            return sample;
-        }
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
 }
 
 struct Weather {
@@ -130,7 +178,8 @@ impl Weather {
 
     async fn hostile(mut self) {
         while Instant::now() < self.end {
-            hostile::attack(self.places.clone(), self.dice.split()).await;
+            let gust = Gust::ALL[self.dice.below(Gust::ALL.len())];
+            gust.blow(self.places.clone(), self.dice.split(), ATTACK).await;
             self.tally.attacks.set(self.tally.attacks.get() + 1);
             self.dice.pause(200).await;
         }
@@ -175,10 +224,18 @@ pub fn pattern(place: usize, length: usize) -> Bytes {
 /// The longest body.
 const PATTERN: usize = 4 << 20;
 const ATTACKERS: usize = 24;
+/// Longer than any of the proxy's own times in the storm, so that these have their turn.
+const ATTACK: Duration = Duration::from_secs(12);
+/// As long as an attacker of one gust stays.
+const GUST: Duration = Duration::from_millis(300);
 /// Between two looks at the proxy.
 const LOOK: Duration = Duration::from_secs(5);
 /// A round of good traffic that takes longer hangs.
-const ROUND: Duration = Duration::from_secs(60);
+const ROUND: Duration = Duration::from_secs(25);
+/// Longer than any of the proxy's own times in the storm.
+const REST: Duration = Duration::from_secs(25);
+/// Tasks are counted once a second, and each look at the proxy is a connection too, which lingers a little.
+const SETTLING: Duration = Duration::from_millis(1500);
 
 fn configuration() -> String {
     let bad = |path: &str, upstream: &str, more: &str| {
@@ -191,14 +248,17 @@ fn configuration() -> String {
          workers: 2\n\
          limits: {headerTimeout: 2s, idleTimeout: 10s}\n\
          upstreams:\n\
-         - {name: app1, addresses: ['APP1'], protocol: http1, idleTimeout: 2s}\n\
-         - {name: app2, addresses: ['APP2'], protocol: http2, http2IdleTimeout: 2s}\n\
-         - {name: secure, addresses: ['SECURE'], idleTimeout: 2s, http2IdleTimeout: 2s, \
+         - {name: app1, addresses: ['APP1'], protocol: http1, idleTimeout: 1s}\n\
+         - {name: app2, addresses: ['APP2'], protocol: http2, http2IdleTimeout: 1s}\n\
+         - {name: secure, addresses: ['SECURE'], idleTimeout: 1s, http2IdleTimeout: 1s, \
+            tls: {rootFile: DIR/root.pem, serverName: storm.example}}\n\
+         - {name: apart2, addresses: ['APP2'], protocol: http2, http2IdleTimeout: 1s}\n\
+         - {name: apartsecure, addresses: ['SECURE'], idleTimeout: 1s, http2IdleTimeout: 1s, \
             tls: {rootFile: DIR/root.pem, serverName: storm.example}}\n\
          - {name: echo, addresses: ['ECHO']}\n\
-         - {name: bad1, addresses: ['BAD1'], protocol: http1, idleTimeout: 2s}\n\
-         - {name: bad2, addresses: ['BAD2'], protocol: http2, http2IdleTimeout: 2s}\n\
-         - {name: badtls, addresses: ['WORSE'], idleTimeout: 2s, http2IdleTimeout: 2s, \
+         - {name: bad1, addresses: ['BAD1'], protocol: http1, idleTimeout: 1s}\n\
+         - {name: bad2, addresses: ['BAD2'], protocol: http2, http2IdleTimeout: 1s}\n\
+         - {name: badtls, addresses: ['WORSE'], idleTimeout: 1s, http2IdleTimeout: 1s, \
             tls: {rootFile: DIR/root.pem, serverName: storm.example}}\n\
          listeners:\n\
          - {name: tcp, mode: inbound, address: '127.0.0.1:0', protocol: opaque, upstream: echo}\n\
@@ -210,7 +270,9 @@ fn configuration() -> String {
         &bad("badtls", "badtls", ""),
         &bad("again1", "bad1", again),
         &bad("again2", "bad2", again),
-        "  - {name: two, match: {pathPrefix: /two}, upstream: app2}\n\
+        "  - {name: aparttwo, match: {pathPrefix: /apart/two}, upstream: apart2}\n\
+         \x20 - {name: apartsecure, match: {pathPrefix: /apart/secure}, upstream: apartsecure}\n\
+         \x20 - {name: two, match: {pathPrefix: /two}, upstream: app2}\n\
          \x20 - {name: secure, match: {pathPrefix: /secure}, upstream: secure}\n\
          \x20 - {name: all, upstream: app1}\n",
     ]

@@ -6,6 +6,8 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use spanmesh_tests::storm::{self, Sharing};
+
 fn main() -> ExitCode {
     let beside = std::env::current_exe().expect("this program has a path").with_file_name("spanmesh-proxy");
     let (mut minutes, mut proxy) = (30.0, beside.display().to_string());
@@ -26,6 +28,6 @@ fn main() -> ExitCode {
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())
         .expect("a runtime");
-    let well = runtime.block_on(spanmesh_tests::storm::run(&proxy, Duration::from_secs_f64(minutes * 60.0)));
+    let well = runtime.block_on(storm::run(&proxy, Duration::from_secs_f64(minutes * 60.0), Sharing::Together));
     if well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

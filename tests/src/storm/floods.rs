@@ -14,6 +14,7 @@ pub async fn any(places: &Places, dice: &mut Dice) -> Result<()> {
     stream.write_all(&hello()).await?;
     let count = 100 + dice.below(900) as u32;
     let kind = dice.below(11);
+    let two = |rest| format!("{}/{rest}", places.sharing.way(1));
     if kind == 4 {
         stream.write_all(&frame(HEADERS, 0, 1, GET)).await?;
     }
@@ -30,7 +31,7 @@ pub async fn any(places: &Places, dice: &mut Dice) -> Result<()> {
             6 if turn == 0 => frame(HEADERS, END_HEADERS, 1, &get("/echo")),
             6 => frame(DATA, 0, 1, b""),
             // Streams without end, more than are allowed.
-            7 => frame(HEADERS, END_HEADERS, id, &get("/two/echo")),
+            7 => frame(HEADERS, END_HEADERS, id, &get(&two("echo"))),
             // A field that is long once and short on the wire ever after.
             8 => frame(HEADERS, END_HEADERS | END_STREAM, id, &bomb(turn)),
             // Large answers that nobody gives room for.
@@ -59,7 +60,8 @@ pub async fn broken_http2(places: &Places, dice: &mut Dice) -> Result<()> {
     stream.write_all(&hello()).await?;
     for turn in 0..1 + dice.below(20) as u32 {
         let id = 2 * turn + 1;
-        let path = [BAD[dice.below(BAD.len())], "/down/0/400000", "/two/down/0/400000"][dice.below(5).min(2)];
+        let down = format!("{}/down/0/400000", places.sharing.way(dice.below(3).min(1)));
+        let path = if dice.below(5) < 1 { BAD[dice.below(BAD.len())] } else { &down };
         let ends = dice.below(3) > 0;
         let flags = if ends { END_HEADERS | END_STREAM } else { END_HEADERS };
         stream.write_all(&frame(HEADERS, flags, id, &get(path))).await?;

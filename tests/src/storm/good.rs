@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
 use super::measure::Tally;
-use super::{Dice, PATTERN, pattern};
+use super::{Dice, PATTERN, Sharing, pattern};
 use crate::certificates::connect;
 use crate::origin::{channel, full};
 use crate::{Authority, Client, Protocol, Wire};
@@ -25,14 +25,15 @@ pub struct Places {
     pub plain: SocketAddr,
     pub edge: SocketAddr,
     pub tcp: SocketAddr,
+    pub sharing: Sharing,
     pub http1: TlsConnector,
     pub http2: TlsConnector,
 }
 
 impl Places {
-    pub fn new(plain: SocketAddr, edge: SocketAddr, tcp: SocketAddr, authority: &Authority) -> Self {
+    pub fn new(sharing: Sharing, [plain, edge, tcp]: [SocketAddr; 3], authority: &Authority) -> Self {
         let connector = |alpn| authority.client(&[alpn], &[&TLS13]);
-        Self { plain, edge, tcp, http1: connector("http/1.1"), http2: connector("h2") }
+        Self { plain, edge, tcp, sharing, http1: connector("http/1.1"), http2: connector("h2") }
     }
 }
 

@@ -13,26 +13,62 @@ use super::{Dice, floods};
 use crate::certificates::connect;
 use crate::streams::reset_at_close;
 
-/// One attack on a connection of its own.
-pub async fn attack(places: Rc<Places>, mut dice: Dice) {
-    let _ = tokio::time::timeout(PATIENCE, any(&places, &mut dice)).await;
+/// The kinds of attack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gust {
+    Garbage,
+    Malformed,
+    Half,
+    Slow,
+    LargeHead,
+    Upload,
+    Download,
+    Switched,
+    Tunnel,
+    Handshake,
+    Flood,
+    BrokenHttp1,
+    BrokenHttp2,
 }
 
-async fn any(places: &Places, dice: &mut Dice) -> Result<()> {
-    match dice.below(16) {
-        0 => garbage(places, dice).await,
-        1 => malformed(places, dice).await,
-        2 => half(places, dice).await,
-        3 => slow(places, dice).await,
-        4 => large_head(places, dice).await,
-        5 => upload(places, dice).await,
-        6 => download(places, dice).await,
-        7 => switched(places, dice).await,
-        8 => tunnel(places, dice).await,
-        9 => handshake(places, dice).await,
-        10 | 11 => floods::any(places, dice).await,
-        12 | 13 => broken_http1(places, dice).await,
-        _ => floods::broken_http2(places, dice).await,
+impl Gust {
+    pub const ALL: [Gust; 13] = [
+        Gust::Garbage,
+        Gust::Malformed,
+        Gust::Half,
+        Gust::Slow,
+        Gust::LargeHead,
+        Gust::Upload,
+        Gust::Download,
+        Gust::Switched,
+        Gust::Tunnel,
+        Gust::Handshake,
+        Gust::Flood,
+        Gust::BrokenHttp1,
+        Gust::BrokenHttp2,
+    ];
+
+    /// One attack on a connection of its own, which vanishes after the patience.
+    pub async fn blow(self, places: Rc<Places>, mut dice: Dice, patience: Duration) {
+        let _ = tokio::time::timeout(patience, self.attack(&places, &mut dice)).await;
+    }
+
+    async fn attack(self, places: &Places, dice: &mut Dice) -> Result<()> {
+        match self {
+            Gust::Garbage => garbage(places, dice).await,
+            Gust::Malformed => malformed(places, dice).await,
+            Gust::Half => half(places, dice).await,
+            Gust::Slow => slow(places, dice).await,
+            Gust::LargeHead => large_head(places, dice).await,
+            Gust::Upload => upload(places, dice).await,
+            Gust::Download => download(places, dice).await,
+            Gust::Switched => switched(places, dice).await,
+            Gust::Tunnel => tunnel(places, dice).await,
+            Gust::Handshake => handshake(places, dice).await,
+            Gust::Flood => floods::any(places, dice).await,
+            Gust::BrokenHttp1 => broken_http1(places, dice).await,
+            Gust::BrokenHttp2 => floods::broken_http2(places, dice).await,
+        }
     }
 }
 
@@ -101,11 +137,13 @@ async fn half(places: &Places, dice: &mut Dice) -> Result<()> {
 /// A byte now and then: in the head, in a body, in a chunk.
 async fn slow(places: &Places, dice: &mut Dice) -> Result<()> {
     let mut stream = open(places.plain, dice).await?;
+    let two = places.sharing.way(1);
+    let chunked = format!("POST {two}/echo HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nfff\r\n");
     let begun = [
         "",
         "GET /echo HTTP/1.1\r\nhost: a\r\nx: ",
         "POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n\r\n",
-        "POST /two/echo HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nfff\r\n",
+        &chunked,
     ];
     stream.write_all(begun[dice.below(begun.len())].as_bytes()).await?;
     for _ in 0..dice.below(50) {
@@ -129,7 +167,7 @@ async fn large_head(places: &Places, dice: &mut Dice) -> Result<()> {
 /// Leaves in the middle of its own body.
 async fn upload(places: &Places, dice: &mut Dice) -> Result<()> {
     let mut stream = open(places.plain, dice).await?;
-    let way = ["", "/two", "/secure"][dice.below(3)];
+    let way = places.sharing.way(dice.below(3));
     let head = format!("POST {way}/up/0/9000000 HTTP/1.1\r\nhost: a\r\ncontent-length: 9000000\r\n\r\n");
     stream.write_all(head.as_bytes()).await?;
     let length = dice.below(1 << 20);
@@ -139,7 +177,7 @@ async fn upload(places: &Places, dice: &mut Dice) -> Result<()> {
 /// Leaves in the middle of an answer, or does not read it.
 async fn download(places: &Places, dice: &mut Dice) -> Result<()> {
     let mut stream = open(places.plain, dice).await?;
-    let way = ["", "/two", "/secure"][dice.below(3)];
+    let way = places.sharing.way(dice.below(3));
     let head = format!("GET {way}/down/0/4000000 HTTP/1.1\r\nhost: a\r\n\r\n");
     stream.write_all(head.as_bytes()).await?;
     if dice.below(4) == 0 {
@@ -204,6 +242,3 @@ async fn broken_http1(places: &Places, dice: &mut Dice) -> Result<()> {
     }
     listen(&mut stream, dice).await
 }
-
-/// Longer than any of the proxy's own times in the storm, so that these have their turn.
-const PATIENCE: Duration = Duration::from_secs(12);

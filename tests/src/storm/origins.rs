@@ -9,11 +9,50 @@ use http_body_util::BodyExt;
 use hyper::body::{Frame, Incoming};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
+use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 
 use super::{Dice, pattern};
 use crate::origin::{Body, channel, full};
-use crate::{Wire, frames};
+use crate::{Origin, Protocol, Wire, frames};
+
+/// All of them, on a thread of their own: an origin that has no time takes what it has not looked at for an attack.
+pub struct Origins {
+    /// What stands for each in the configuration.
+    pub addresses: [(&'static str, SocketAddr); 7],
+    /// The thread ends when this is dropped.
+    _stay: oneshot::Sender<()>,
+}
+
+impl Origins {
+    pub async fn start(acceptor: impl Fn() -> TlsAcceptor) -> Self {
+        let (good, bad) = (acceptor(), acceptor());
+        let (tell, told) = oneshot::channel();
+        let (stay, stayed) = oneshot::channel();
+        std::thread::spawn(move || {
+            let mut builder = tokio::runtime::Builder::new_current_thread();
+            let runtime = builder.enable_all().build_local(tokio::runtime::LocalOptions::default()).expect("a runtime");
+            runtime.block_on(async {
+                let app1 = Origin::start(Protocol::Http1, serve).await;
+                let app2 = Origin::start(Protocol::Http2, serve).await;
+                let secure = Origin::secure(good, serve).await;
+                let addresses = [
+                    ("APP1", app1.address),
+                    ("APP2", app2.address),
+                    ("SECURE", secure.address),
+                    ("ECHO", echo().await),
+                    ("BAD1", bad_http1().await),
+                    ("BAD2", bad_http2().await),
+                    ("WORSE", bad_tls(bad).await),
+                ];
+                tell.send(addresses).expect("it waits");
+                // Ends with an error, since nothing is ever said.
+                let _: Result<(), _> = stayed.await;
+            });
+        });
+        Self { addresses: told.await.expect("the thread serves"), _stay: stay }
+    }
+}
 
 /// Answers what the good clients ask: `…/echo`, `…/grpc`, `…/ws`, `…/down/PLACE/LENGTH`, `…/up/PLACE/LENGTH`.
 pub async fn serve(mut request: Request<Incoming>) -> Response<Body> {

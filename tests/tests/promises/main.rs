@@ -32,6 +32,7 @@ mod limits_connections;
 mod limits_heads;
 mod limits_memory;
 mod messages;
+mod nothing_leaks;
 mod opaque;
 mod overload;
 mod own_answers;
