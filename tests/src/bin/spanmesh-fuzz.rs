@@ -1,7 +1,9 @@
 //! Fuzzes the targets of `spanmesh_proxy::fuzz`, on stable Rust:
 //!
-//!     spanmesh-fuzz [--target NAME]… [--seconds N | --minutes N] [--runs N] [--seed N] [--keep DIR] [--go-on]
-//!     spanmesh-fuzz --target NAME --replay FILE…
+//! ```text
+//! spanmesh-fuzz [--target NAME]… [--seconds N | --minutes N] [--runs N] [--seed N] [--keep DIR] [--go-on]
+//! spanmesh-fuzz --target NAME --replay FILE…
+//! ```
 //!
 //! Without a target all of them, each for that time, connections four times as long. What breaks is made short, saved, and
 //! the command that runs it again is printed.

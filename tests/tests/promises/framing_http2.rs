@@ -122,6 +122,7 @@ fn pseudo_fields_have_one_reading() {
         ("no method", "9113 8.3.1", &[SCHEME, PATH, AUTHORITY], Empty, Refused),
         ("no scheme", "9113 8.3.1", &[METHOD, PATH, AUTHORITY], Empty, Refused),
         ("no path", "9113 8.3.1", &[METHOD, SCHEME, AUTHORITY], Empty, Refused),
+        ("a scheme and neither path nor host", "9113 8.3.1", &[METHOD, (":scheme", "h-tp")], Empty, Refused),
         ("an empty path", "9113 8.3.1", &[METHOD, SCHEME, (":path", ""), AUTHORITY], Empty, Refused),
         ("an empty method", "9113 8.3.1", &[(":method", ""), SCHEME, PATH, AUTHORITY], Empty, Refused),
         ("a path without a slash", "9113 8.3.1", &[METHOD, SCHEME, (":path", "x"), AUTHORITY], Empty, Refused),

@@ -68,6 +68,9 @@ pub fn path(method: &Method, uri: &Uri, version: Version) -> Result<PathAndQuery
         };
     }
     match text.as_bytes() {
+        // RFC 9113 §8.3.1: one without `:path` is malformed. The library calls the path that is not there `/`, and writes
+        // none.
+        _ if uri.path().is_empty() => Err(Flag::BadRequest),
         [b'/', ..] => own(),
         b"*" if *method == Method::OPTIONS && (!whole || version == Version::HTTP_2) => own(),
         // §3.2.2: an absolute form may leave its path out.
