@@ -1,6 +1,8 @@
 //! What a proxy must do to the head of a message: read where it goes, refuse what can be read in two ways, take out
 //! what belongs to one connection only, and shape it for the next hop's protocol.
 
+mod noted;
+
 use std::net::SocketAddr;
 
 use http::header::{
@@ -13,6 +15,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use hyper::ext::Protocol;
 
+use self::noted::Noted;
 use super::framing::fields;
 use crate::config::{Limits, Underscores};
 use crate::error::Flag;
@@ -70,8 +73,12 @@ pub fn read(parts: Parts, policy: Underscores) -> Result<Head, Flag> {
     fields::names(&mut headers, policy)?;
     let path = fields::path(&method, &uri, version)?;
     let host = host(&uri, version, &mut headers)?;
-    let length = fields::length(&mut headers).map_err(|()| Flag::BadRequest)?;
-    let chunked = headers.contains_key(TRANSFER_ENCODING);
+    let noted = Noted::of(&headers);
+    let length = match noted.has(Noted::LENGTH) {
+        true => fields::length(&mut headers).map_err(|()| Flag::BadRequest)?,
+        false => None,
+    };
+    let chunked = noted.has(Noted::CODING);
     if chunked && (length.is_some() || !fields::is_only_chunked(&headers)) {
         return Err(Flag::BadRequest);
     }
@@ -80,8 +87,9 @@ pub fn read(parts: Parts, policy: Underscores) -> Result<Head, Flag> {
     if method == Method::CONNECT && has_content {
         return Err(Flag::BadRequest);
     }
-    let expects_continue = fields::expectation(&headers)? && version == Version::HTTP_11;
-    if version < Version::HTTP_11 {
+    let expects = noted.has(Noted::EXPECT) && fields::expectation(&headers)?;
+    let expects_continue = expects && version == Version::HTTP_11;
+    if expects && version < Version::HTTP_11 {
         headers.remove(EXPECT);
     }
     let protocol = extensions.remove::<Protocol>();
@@ -89,7 +97,7 @@ pub fn read(parts: Parts, policy: Underscores) -> Result<Head, Flag> {
         (&Method::CONNECT, Some(protocol)) => Upgrade::Extended(protocol),
         (&Method::CONNECT, None) => Upgrade::Tunnel(uri.authority().cloned().ok_or(Flag::BadRequest)?),
         // RFC 9110 §7.8: asking may be ignored; and behind a content nobody is sure where the new protocol begins.
-        _ if has_content => Upgrade::No,
+        _ if has_content || !noted.has(Noted::UPGRADE) => Upgrade::No,
         _ => asked_upgrade(version, &headers),
     };
     let absolute = match version {
@@ -100,11 +108,13 @@ pub fn read(parts: Parts, policy: Underscores) -> Result<Head, Flag> {
             .cloned()
             .map(|authority| Absolute { authority, scheme: uri.scheme().cloned().unwrap_or(Scheme::HTTP) }),
     };
-    let takes_trailers =
-        version == Version::HTTP_2 || (version == Version::HTTP_11 && lists(&headers, &TE, b"trailers"));
-    let keep_te = lists(&headers, &TE, b"trailers");
-    strip(&mut headers);
-    let proxy_authorization = headers.remove(PROXY_AUTHORIZATION);
+    let keep_te = noted.has(Noted::TE) && lists(&headers, &TE, b"trailers");
+    let takes_trailers = version == Version::HTTP_2 || (version == Version::HTTP_11 && keep_te);
+    strip(&mut headers, noted);
+    let proxy_authorization = match noted.has(Noted::PROXY_AUTHORIZATION) {
+        true => headers.remove(PROXY_AUTHORIZATION),
+        false => None,
+    };
     if keep_te {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
@@ -208,20 +218,33 @@ fn lists(headers: &HeaderMap, name: &HeaderName, token: &[u8]) -> bool {
 
 /// Takes out what belongs to one connection (RFC 9110 §7.6.1), and whatever `Connection` names. `Trailer` stays: it is
 /// a promise about the message. What somebody relies on cannot be named away.
-fn strip(headers: &mut HeaderMap) {
-    while let Some(line) = headers.remove(CONNECTION) {
-        for name in line.as_bytes().split(|byte| *byte == b',') {
-            if let Ok(name) = HeaderName::from_bytes(name.trim_ascii())
-                && !fields::is_relied_on(&name)
-            {
-                headers.remove(name);
-            }
+fn strip(headers: &mut HeaderMap, noted: Noted) {
+    if noted.has(Noted::CONNECTION) {
+        while let Some(line) = headers.remove(CONNECTION) {
+            line.as_bytes().split(|byte| *byte == b',').for_each(|name| strip_named(headers, name.trim_ascii()));
         }
     }
-    for name in &HOP_BY_HOP {
+    if noted.has(Noted::HOP | Noted::TE | Noted::CODING | Noted::UPGRADE) {
+        for name in &HOP_BY_HOP {
+            headers.remove(name);
+        }
+    }
+    if noted.has(Noted::MESH) {
+        strip_mesh(headers);
+    }
+}
+
+/// Takes out what `Connection` names. Nearly always it names one of these two, which are words and no fields of the
+/// message, or fields that go anyway.
+fn strip_named(headers: &mut HeaderMap, name: &[u8]) {
+    if name.eq_ignore_ascii_case(b"keep-alive") {
+        headers.remove(KEEP_ALIVE);
+    } else if !name.eq_ignore_ascii_case(b"close")
+        && let Ok(name) = HeaderName::from_bytes(name)
+        && !fields::is_relied_on(&name)
+    {
         headers.remove(name);
     }
-    strip_mesh(headers);
 }
 
 /// Headers of the mesh are written by proxies from their own knowledge. Nobody else may bring or answer with one.
@@ -238,12 +261,16 @@ pub fn clean_answer(status: StatusCode, headers: &mut HeaderMap) -> Result<Lefto
     if headers.keys().any(fields::is_quoted) {
         return Err(Flag::ProtocolError);
     }
-    let length = fields::length(headers).map_err(|()| Flag::ProtocolError)?;
-    let chunked = headers.contains_key(TRANSFER_ENCODING);
+    let noted = Noted::of(headers);
+    let length = match noted.has(Noted::LENGTH) {
+        true => fields::length(headers).map_err(|()| Flag::ProtocolError)?,
+        false => None,
+    };
+    let chunked = noted.has(Noted::CODING);
     if chunked && (length.is_some() || !fields::is_only_chunked(headers)) {
         return Err(Flag::ProtocolError);
     }
-    strip(headers);
+    strip(headers, noted);
     if status != StatusCode::NO_CONTENT && status != StatusCode::SWITCHING_PROTOCOLS {
         return Ok(Leftover::None);
     }

@@ -146,6 +146,11 @@ pub fn names(headers: &mut HeaderMap, policy: Underscores) -> Result<(), Flag> {
 
 /// `Transfer--Encoding`, `'Content-Length`: nobody means anything by them but to be misread.
 fn passes_for_framing(name: &HeaderName) -> bool {
+    // Nearly no name begins like one of the two and is as long.
+    let first = name.as_str().bytes().find(u8::is_ascii_alphanumeric);
+    if name.as_str().len() < LETTERS || !matches!(first, Some(b'c' | b't')) {
+        return false;
+    }
     let letters = || name.as_str().bytes().filter(u8::is_ascii_alphanumeric);
     letters().eq(*b"transferencoding") && *name != TRANSFER_ENCODING
         || letters().eq(*b"contentlength") && *name != CONTENT_LENGTH
@@ -172,6 +177,9 @@ pub fn is_relied_on(name: &HeaderName) -> bool {
 
 /// Longer is written with zeros in front, or is none.
 const DIGITS: usize = 20;
+
+/// Of `contentlength`, the shorter of the two.
+const LETTERS: usize = 13;
 
 const FRAMING: [&str; 2] = ["connection", "upgrade"];
 

@@ -20,7 +20,7 @@ impl Lines {
     pub fn next(&mut self, rest: &mut &[u8], limit: usize) -> Line {
         let bytes = *rest;
         let room = limit.saturating_sub(self.begun.len());
-        match bytes.iter().take(room).position(|byte| *byte == b'\n') {
+        match memchr::memchr(b'\n', bytes.get(..room).unwrap_or(bytes)) {
             Some(at) => {
                 *rest = bytes.get(at + 1..).unwrap_or_default();
                 Line::Whole
