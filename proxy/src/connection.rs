@@ -31,6 +31,8 @@ pub struct Connection {
     /// The exchange that was opened last, until the task that carries it has taken it up.
     opened: RefCell<Weak<Exchange>>,
     open: Cell<u32>,
+    /// The client waits for 100 before it sends its body, and has not been told.
+    withheld: Cell<bool>,
     /// Request bodies that have not come to their end.
     uploads: Cell<u32>,
     idle_since: Cell<Instant>,
@@ -140,6 +142,7 @@ impl Connection {
             seen: Arc::default(),
             opened: RefCell::default(),
             open: Cell::new(0),
+            withheld: Cell::new(false),
             uploads: Cell::new(0),
             idle_since: Cell::new(Instant::now()),
             requests: Cell::new(0),
@@ -232,6 +235,15 @@ impl Connection {
             first if first != 0 && self.requests.get() >= first => Err(Flag::BadRequest),
             _ => Ok(()),
         }
+    }
+
+    /// Whether the client keeps its body back until it is asked for.
+    pub fn withholds(&self, withholds: bool) {
+        self.withheld.set(withholds);
+    }
+
+    pub fn is_withheld(&self) -> bool {
+        self.withheld.get()
     }
 
     /// What comes from now on is a tunnel's.

@@ -62,6 +62,7 @@ pub async fn request(connection: Rc<Connection>, request: Request<Incoming>) -> 
         return finish::refused(open, &method, flag, &connection);
     }
     admission::forwarded(&connection, &mut head);
+    connection.withholds(head.expects_continue);
 
     // 6. The trace that it belongs to, as far as this listener believes it.
     let settled = trust::settle(&mut head.headers, listener.trust, worker.baggage, &mut *worker.rng.borrow_mut());
