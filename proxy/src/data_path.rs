@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use http::header::USER_AGENT;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::net::TcpStream;
@@ -61,13 +62,16 @@ pub async fn request(connection: Rc<Connection>, request: Request<Incoming>) -> 
     if let Some(flag) = admission::refuses_work(&connection) {
         return finish::refused(open, &method, flag, &connection);
     }
-    admission::forwarded(&connection, &mut head);
+    let client = admission::forwarded(&connection, &mut head);
     connection.withholds(head.expects_continue);
 
     // 6. The trace that it belongs to, as far as this listener believes it.
     let settled = trust::settle(&mut head.headers, listener.trust, worker.baggage, &mut *worker.rng.borrow_mut());
     let span = context::random_span(&mut *worker.rng.borrow_mut());
     open.exchange().traced(settled.context, span);
+    if settled.context.sampled {
+        open.exchange().called_by(client, head.headers.get(USER_AGENT));
+    }
     worker.meters.settled(&settled);
 
     // 7. Where it goes.
