@@ -40,6 +40,7 @@ mod own_answers;
 mod pools;
 mod readme;
 mod resets;
+mod resets_of_strangers;
 mod retries;
 mod slow_heads;
 mod small_pieces;
