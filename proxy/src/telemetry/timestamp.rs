@@ -15,8 +15,8 @@ pub fn write(out: &mut Vec<u8>, at: SystemTime) {
     let ([h1, h2], [n1, n2], [s1, s2]) = (two(hour), two(minute), two(second));
     let ([u1, u2], [u3, u4, u5, u6]) = (two(micros / 10_000), four(micros % 10_000));
     out.extend_from_slice(&[
-        c1, c2, y1, y2, b'-', m1, m2, b'-', d1, d2, b'T', h1, h2, b':', n1, n2, b':', s1, s2, b'.', u1, u2, u3, u4, u5, u6,
-        b'Z',
+        c1, c2, y1, y2, b'-', m1, m2, b'-', d1, d2, b'T', h1, h2, b':', n1, n2, b':', s1, s2, b'.', u1, u2, u3, u4, u5,
+        u6, b'Z',
     ]);
 }
 
