@@ -45,12 +45,6 @@ pub fn ip(out: &mut Vec<u8>, value: IpAddr) {
     }
 }
 
-pub fn ip_text(value: IpAddr) -> String {
-    let mut out = Vec::with_capacity(IP_LENGTH);
-    ip(&mut out, value);
-    String::from_utf8(out).unwrap_or_default()
-}
-
 /// Seconds to the nanosecond, without the zeros at the end.
 pub fn seconds(out: &mut Vec<u8>, value: Duration) {
     number(out, value.as_secs());
@@ -74,8 +68,6 @@ pub fn display(out: &mut Vec<u8>, value: impl Display) {
 
 /// Of the largest `u64`.
 const DIGITS: usize = 20;
-/// `255.255.255.255`.
-const IP_LENGTH: usize = 15;
 
 #[cfg(test)]
 mod tests {
@@ -100,7 +92,7 @@ mod tests {
         for value in ["0.0.0.0:0", "255.255.255.255:65535", "10.0.100.9:80", "[::1]:443", "[fe80::1%3]:1"] {
             let value: SocketAddr = value.parse().expect(value);
             assert_eq!(text(|out| address(out, value)), value.to_string());
-            assert_eq!(ip_text(value.ip()), value.ip().to_string());
+            assert_eq!(text(|out| ip(out, value.ip())), value.ip().to_string());
         }
     }
 
