@@ -63,17 +63,18 @@ def main(settings, start_origin, words):
                     print(f"{name:<12} {counted[name]:>9,} instructions a request, was {expected:,}", flush=True)
                     continue
                 change = counted[name] / expected - 1 if expected else float("inf")
-                right = abs(change) <= tolerance
+                # An upper bound: another kind of processor takes other ways through libc, some of them shorter.
+                right, fewer = change <= tolerance, change < -tolerance
                 wrong += not right
                 print(f"{name:<12} {counted[name]:>9,} instructions a request, written down {expected:>9,}, "
-                      f"{change:+.1%} {'ok' if right else 'WRONG'}", flush=True)
+                      f"{change:+.1%} {'fewer' if fewer else 'ok' if right else 'WRONG'}", flush=True)
         finally:
             origin["process"].kill()
     if words.bless:
         bless(counted)
         return 0
     if wrong:
-        print("more: find out why (callgrind_annotate); fewer: write it down, so that it stays so, with --bless")
+        print("find out why (callgrind_annotate), or write the reason into the commit that writes it down with --bless")
     print(f"{len(counted) - wrong} passed, {wrong} failed")
     return 1 if wrong else 0
 

@@ -46,13 +46,13 @@ impl SpanId {
 
 impl fmt::Display for TraceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        print::<32>(&self.to_bytes(), f)
     }
 }
 
 impl fmt::Display for SpanId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
+        print::<16>(&self.to_bytes(), f)
     }
 }
 
@@ -79,6 +79,17 @@ pub fn hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
         *byte = digit(high)? << 4 | digit(low)?;
     }
     Some(bytes)
+}
+
+/// Lower-case hexadecimal, in one piece: every log line and every span has ids.
+fn print<const N: usize>(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let mut text = [b'0'; N];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
+        for (digit, nibble) in pair.iter_mut().zip([byte >> 4, byte & 0xF]) {
+            *digit = if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
+        }
+    }
+    f.write_str(str::from_utf8(&text).unwrap_or_default())
 }
 
 fn digit(byte: u8) -> Option<u8> {

@@ -29,12 +29,13 @@ pub async fn connection(worker: Rc<Worker>, listener: Rc<Listener>, stream: TcpS
     let Some(connection) = admission::admit(worker, listener, &stream, peer) else { return };
 
     // 2. What it speaks. At a gateway TLS ends here.
-    match sniffing::protocol(&connection, stream).await {
-        Sniffed::Http1(io) => serve::http1(connection, io).await,
-        Sniffed::Http2(io) => serve::http2(connection, io).await,
-        Sniffed::Secure1(io) => serve::http1(connection, io).await,
-        Sniffed::Secure2(io) => serve::http2(connection, io).await,
-        Sniffed::Opaque { io, server_name } => tunnel::opaque(connection, io, server_name).await,
+    // Each is boxed, so that a connection takes the room of its own kind and not that of the largest.
+    match Box::pin(sniffing::protocol(&connection, stream)).await {
+        Sniffed::Http1(io) => Box::pin(serve::http1(connection, io)).await,
+        Sniffed::Http2(io) => Box::pin(serve::http2(connection, io)).await,
+        Sniffed::Secure1(io) => Box::pin(serve::http1(connection, io)).await,
+        Sniffed::Secure2(io) => Box::pin(serve::http2(connection, io)).await,
+        Sniffed::Opaque { io, server_name } => Box::pin(tunnel::opaque(connection, io, server_name)).await,
         Sniffed::Gone => {}
     }
 }
@@ -107,6 +108,7 @@ pub async fn request(connection: Rc<Connection>, request: Request<Incoming>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::prefixed::Prefixed;
 
     fn size<A, B, F>(_: impl FnOnce(A, B) -> F) -> usize {
         size_of::<F>()
@@ -117,5 +119,14 @@ mod tests {
     fn a_request_in_flight_stays_small() {
         let size = size(request);
         assert!(size <= 4352, "{size} bytes");
+    }
+
+    /// Ten thousand connections may lie idle, most of them in the clear and of HTTP/1.
+    #[test]
+    fn a_connection_that_lies_still_stays_small() {
+        let task = size(|(worker, listener, stream), peer| connection(worker, listener, stream, peer));
+        assert!(task <= 1536, "{task} bytes");
+        let plain = size(|connection, io: Prefixed<TcpStream>| serve::http1(connection, io));
+        assert!(plain <= 4096, "{plain} bytes");
     }
 }

@@ -7,6 +7,7 @@ pub mod access_log;
 pub mod json;
 pub mod log;
 pub mod metrics;
+pub mod print;
 pub mod sink;
 pub mod timestamp;
 

@@ -25,9 +25,9 @@ fn fill(line: &mut Object, exchange: &Exchange, record: &Record, flag: Flag, end
     let clock = &connection.worker.clock;
     line.time("time", UNIX_EPOCH + Duration::from_nanos(clock.unix_nanos(exchange.opened)));
     line.text("listener", &connection.listener.name);
-    line.text("peer", &connection.peer.to_string());
-    if let Some(original) = &connection.original {
-        line.text("originalDestination", &original.to_string());
+    line.address("peer", connection.peer);
+    if let Some(original) = connection.original {
+        line.address("originalDestination", original);
     }
     match &record.request {
         Some(request) => {
@@ -61,18 +61,18 @@ fn fill(line: &mut Object, exchange: &Exchange, record: &Record, flag: Flag, end
         line.text("upstream", upstream);
     }
     if let Some(attempt) = record.attempts.last() {
-        line.text("endpoint", &attempt.endpoint.to_string());
+        line.address("endpoint", attempt.endpoint);
         line.number("attempts", record.attempts.len() as u64);
     }
     line.number("requestBytes", exchange.sent.get());
     line.number("responseBytes", exchange.received.get());
-    line.float("duration", ended.duration_since(exchange.opened).as_secs_f64());
+    line.seconds("duration", ended.duration_since(exchange.opened));
     if let Some(first) = record.first_byte {
-        line.float("firstByte", first.duration_since(exchange.opened).as_secs_f64());
+        line.seconds("firstByte", first.duration_since(exchange.opened));
     }
     if let Some((context, span)) = &record.trace {
-        line.text("traceId", &context.trace.to_string());
-        line.text("spanId", &span.to_string());
+        line.id("traceId", context.trace);
+        line.id("spanId", span);
     }
 }
 

@@ -10,8 +10,6 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use pin_project_lite::pin_project;
-
 /// One request's upload.
 #[derive(Clone, Default)]
 pub struct Cut(Rc<State>);
@@ -44,6 +42,8 @@ impl Uploads {
 
 impl<F: Future + 'static> hyper::rt::Executor<F> for Uploads {
     fn execute(&self, future: F) {
+        // Boxed: it has more than a kilobyte, and on its way into a task, and at the task's end, it is moved several times.
+        let future = Box::pin(future);
         match self.0.take() {
             Some(cut) => tokio::task::spawn_local(Upload { future, cut }),
             None => tokio::task::spawn_local(async { drop(future.await) }),
@@ -51,23 +51,19 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for Uploads {
     }
 }
 
-pin_project! {
-    struct Upload<F> {
-        #[pin]
-        future: F,
-        cut: Cut,
-    }
+struct Upload<F> {
+    future: Pin<Box<F>>,
+    cut: Cut,
 }
 
 impl<F: Future> Future for Upload<F> {
     type Output = ();
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = self.project();
-        if this.cut.0.cut.get() || this.future.poll(cx).is_ready() {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.cut.0.cut.get() || self.future.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        this.cut.0.task.set(Some(cx.waker().clone()));
+        self.cut.0.task.set(Some(cx.waker().clone()));
         Poll::Pending
     }
 }

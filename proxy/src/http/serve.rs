@@ -64,7 +64,8 @@ pub async fn http1(connection: Rc<Connection>, io: impl Socket) {
         builder.max_headers(limits.header_count);
     }
     let served = connection.clone();
-    let service = service_fn(move |request| data_path::request(served.clone(), request));
+    // Boxed: the engine keeps room for it between requests too.
+    let service = service_fn(move |request| Box::pin(data_path::request(served.clone(), request)));
     let io = TokioIo::new(Watched::http1(io, &connection));
     let mut serving = pin!(builder.serve_connection(io, service).with_upgrades());
     let end = Watch::new(&connection).keep(serving.as_mut(), |serving| serving.graceful_shutdown()).await;

@@ -85,7 +85,12 @@ impl Carried {
             opened.carried_by(cx.waker());
             self.0 = Rc::downgrade(&opened);
         }
-        self.0.upgrade().is_some_and(|exchange| exchange.is_cut())
+        let Some(exchange) = self.0.upgrade() else {
+            // Its memory would stay as long as this looks at it.
+            self.0 = Weak::new();
+            return false;
+        };
+        exchange.is_cut()
     }
 }
 

