@@ -4,6 +4,8 @@
 pub mod clock;
 pub mod context;
 pub mod export;
+pub mod in_flight;
+pub mod propagate;
+pub mod sample;
 pub mod span;
 pub mod trust;
-pub mod w3c;

@@ -3,13 +3,15 @@
 use std::borrow::Cow;
 use std::time::{Duration, UNIX_EPOCH};
 
+use http::HeaderValue;
 use tokio::time::Instant;
 
 use super::{Attempt, Exchange, Record};
-use crate::config::Mode;
+use crate::config::{Format, Mode};
 use crate::error::{Fault, Flag};
 use crate::telemetry::json::Object;
 use crate::trace::span::{Kind, Span, Value};
+use crate::trace::trust::{Inferred, Notes};
 
 pub(super) fn write(exchange: &Exchange, flag: Flag, ended: Instant) {
     let worker = &exchange.connection.worker;
@@ -77,6 +79,9 @@ fn fill(line: &mut Object, exchange: &Exchange, record: &Record, flag: Flag, end
         line.text("traceId", &context.trace.to_string());
         line.text("spanId", &span.to_string());
     }
+    if let Some(id) = &record.notes.request_id {
+        line.bytes("requestId", id.as_bytes());
+    }
 }
 
 fn protocol(version: http::Version) -> &'static str {
@@ -108,6 +113,7 @@ fn spans(exchange: &Exchange, record: &Record, flag: Flag, ended: Instant) {
             start_nanos: clock.unix_nanos(exchange.opened),
             end_nanos: clock.unix_nanos(ended),
             attributes: attributes(exchange, record, flag, None, mode),
+            link: record.notes.link,
             error: record.status.is_some_and(|status| status.is_server_error())
                 || !matches!(flag.meaning().fault, Fault::Nobody | Fault::Client),
             flags,
@@ -132,6 +138,7 @@ fn spans(exchange: &Exchange, record: &Record, flag: Flag, ended: Instant) {
             start_nanos: clock.unix_nanos(attempt.started),
             end_nanos: clock.unix_nanos(attempt.ended.unwrap_or(ended)),
             attributes,
+            link: if server { None } else { record.notes.link },
             error: status.is_some_and(|status| status.is_client_error() || status.is_server_error())
                 || !matches!(ended_with.meaning().fault, Fault::Nobody | Fault::Client),
             flags,
@@ -164,7 +171,7 @@ fn attributes(
     attempt: Option<&Attempt>,
     mode: Mode,
 ) -> Vec<(&'static str, Value)> {
-    let mut list = Vec::with_capacity(12);
+    let mut list = Vec::with_capacity(16);
     let connection = &exchange.connection;
     if let Some(request) = &record.request {
         list.push(("http.request.method", Value::Text(name(record))));
@@ -205,7 +212,32 @@ fn attributes(
     };
     list.push(("spanmesh.side", side.into()));
     list.push(("spanmesh.response.flag", flag.name().into()));
+    noted(&record.notes, &mut list);
     list
+}
+
+/// How the trace came about.
+fn noted(notes: &Notes, list: &mut Vec<(&'static str, Value)>) {
+    let text = |value: &HeaderValue| Value::from(String::from_utf8_lossy(value.as_bytes()).into_owned());
+    if let Some(decided) = notes.decided {
+        list.push(("spanmesh.sampling.decision", decided.name().into()));
+    }
+    if let Some(source) = notes.source {
+        list.push(("spanmesh.context.source", source.name().into()));
+    }
+    if !notes.disagreed.is_empty() {
+        let names: Vec<_> = notes.disagreed.iter().map(Format::name).collect();
+        list.push(("spanmesh.context.conflict", names.join(",").into()));
+    }
+    if let Some(inferred @ (Inferred::Link | Inferred::Parent)) = notes.inferred {
+        list.push(("spanmesh.context.inferred", inferred.name().into()));
+    }
+    if let Some(id) = &notes.request_id {
+        list.push(("spanmesh.request_id", text(id)));
+    }
+    if let Some(id) = &notes.debug_id {
+        list.push(("jaeger-debug-id", text(id)));
+    }
 }
 
 fn version(version: http::Version) -> &'static str {

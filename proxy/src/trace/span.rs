@@ -17,6 +17,8 @@ pub struct Span {
     pub end_nanos: u64,
     pub attributes: Vec<(&'static str, Value)>,
     pub error: bool,
+    /// A span of another trace that this one goes back to.
+    pub link: Option<(TraceId, SpanId)>,
     /// The trace-flags byte of W3C, as the next hop saw it.
     pub flags: u8,
 }

@@ -56,6 +56,14 @@ fn span(object: &mut Object, span: &Span) {
             });
         }
     });
+    if let Some((trace, id)) = span.link {
+        object.list("links", |list| {
+            list.object(|link| {
+                link.text("traceId", &trace.to_string());
+                link.text("spanId", &id.to_string());
+            });
+        });
+    }
     if span.error {
         object.object("status", |status| status.number("code", STATUS_ERROR));
     }
