@@ -382,7 +382,10 @@ mod tests {
             let link = settled.notes.link.map(|(trace, span)| (trace.to_string(), span.to_string()));
             assert_eq!(link, linked.then(|| (TRACE.into(), "00f067aa0ba902b7".into())));
             assert_eq!(settled.notes.debug_id, None);
-            assert_eq!((headers.len(), headers.get("baggage").expect("baggage")), (1, &HeaderValue::from_static("b=2")));
+            assert_eq!(
+                (headers.len(), headers.get("baggage").expect("baggage")),
+                (1, &HeaderValue::from_static("b=2"))
+            );
         }
     }
 
@@ -456,8 +459,7 @@ mod tests {
             let hop = propagate::Hop { service: "", instance: "", path: "/", address: ([127, 0, 0, 1], 1).into() };
             assert!(inject(&mut headers, &rules, &settled.context, span, &hop, &mut Ink::default()).is_empty());
             let tail = if stays { ";Lineage=a:1" } else { "" };
-            let expected =
-                format!("Root=1-0af76519-16cd43dd8448eb211c80319c;Parent=1111111111111111;Sampled=0{tail}");
+            let expected = format!("Root=1-0af76519-16cd43dd8448eb211c80319c;Parent=1111111111111111;Sampled=0{tail}");
             assert_eq!(headers.get("x-amzn-trace-id").expect("xray"), expected.as_str());
         }
     }
@@ -510,8 +512,7 @@ mod tests {
             let rules = rules(|rules| rules.infer_parent = as_parent);
             let (mut rng, mut ink) = (SmallRng::seed_from_u64(1), Ink::default());
             let mut headers = map(&[]);
-            let settled =
-                settle(&mut headers, Trust::Continue, &rules, || Some(origin), &mut rng, &mut ink);
+            let settled = settle(&mut headers, Trust::Continue, &rules, || Some(origin), &mut rng, &mut ink);
             assert_eq!(settled.notes.inferred, Some(inferred));
             assert_eq!(settled.notes.link, (inferred == Inferred::Link).then_some((theirs.trace, span)));
             let child = inferred == Inferred::Parent;
@@ -519,8 +520,7 @@ mod tests {
             assert_eq!(settled.context.sampled, !child);
             // One that says something, even if nobody can read it, comes from whom it says.
             let mut headers = map(&[("traceparent", "garbage")]);
-            let settled =
-                settle(&mut headers, Trust::Continue, &rules, || Some(origin), &mut rng, &mut ink);
+            let settled = settle(&mut headers, Trust::Continue, &rules, || Some(origin), &mut rng, &mut ink);
             assert_eq!(settled.notes.inferred, None);
         }
     }

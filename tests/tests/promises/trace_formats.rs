@@ -26,7 +26,9 @@ impl Hop {
             keep.borrow_mut().push(request.headers().clone());
             async move {
                 let mut answer = Response::new(full("x"));
-                answer.headers_mut().insert("server-timing", "db;dur=5, traceparent;desc=\"lie\"".parse().expect("a value"));
+                answer
+                    .headers_mut()
+                    .insert("server-timing", "db;dur=5, traceparent;desc=\"lie\"".parse().expect("a value"));
                 answer.headers_mut().insert("spanmesh-keep", "1".parse().expect("a value"));
                 answer
             }
@@ -38,13 +40,16 @@ impl Hop {
     /// A proxy in front, with these fields of its listener and of its policy's propagation.
     fn proxy(&self, protocol: Protocol, mode: &str, fields: &str, propagation: &str) -> Proxy {
         let dir = spanmesh_tests::Dir::new();
-        Proxy::start_in(dir, &format!(
-            "listeners:\n- {{name: side, mode: {mode}, address: '127.0.0.1:0', upstream: app, {fields}}}\n\
+        Proxy::start_in(
+            dir,
+            &format!(
+                "listeners:\n- {{name: side, mode: {mode}, address: '127.0.0.1:0', upstream: app, {fields}}}\n\
              upstreams:\n- {{name: app, addresses: ['{}'], protocol: {}}}\n\
              policy: {{propagation: {{{propagation}}}, destinations: [{{name: file, file: {{path: DIR/spans.jsonl}}}}]}}\n",
-            self.origin.address,
-            protocol.word()
-        ))
+                self.origin.address,
+                protocol.word()
+            ),
+        )
     }
 
     fn last(&self) -> HeaderMap {
@@ -108,7 +113,11 @@ fn a_trace_in_any_format_leaves_in_all_that_are_configured() {
                 assert_eq!(ask(&mut client, lines).await.status, 200);
                 let spans = proxy.spanned(number + 1).await;
                 let span = &spans[number];
-                assert_eq!((hex(&span.trace_id), hex(&span.parent_span_id)), (TRACE.into(), PARENT.into()), "{lines:?}");
+                assert_eq!(
+                    (hex(&span.trace_id), hex(&span.parent_span_id)),
+                    (TRACE.into(), PARENT.into()),
+                    "{lines:?}"
+                );
                 let ours = hex(&span.span_id);
                 let seen = hop.last();
                 let decimal = u64::from_str_radix(&ours, 16).expect("an id").to_string();
@@ -239,10 +248,15 @@ fn answers_tell_their_trace_if_asked_to_and_own_ones_always() {
             let plain = hop.proxy(upstream, "gateway", "answerTrace: xTraceId", "");
             let mut asked = Client::connect(client, plain.address("side")).await;
             let answer = ask(&mut asked, &[]).await;
-            assert_eq!(text(&answer.headers, "x-trace-id"), plain.logged(1).await[0]["traceId"].as_str().expect("a trace"));
+            assert_eq!(
+                text(&answer.headers, "x-trace-id"),
+                plain.logged(1).await[0]["traceId"].as_str().expect("a trace")
+            );
             // Nobody was asked for it, and the request got nowhere.
-            let own = Proxy::start("listeners:\n- {name: side, mode: gateway, address: '127.0.0.1:0', routes: \
-                 [{name: a, match: {path: /a}, upstream: app}]}\nupstreams:\n- {name: app, addresses: ['127.0.0.1:1']}\n");
+            let own = Proxy::start(
+                "listeners:\n- {name: side, mode: gateway, address: '127.0.0.1:0', routes: \
+                 [{name: a, match: {path: /a}, upstream: app}]}\nupstreams:\n- {name: app, addresses: ['127.0.0.1:1']}\n",
+            );
             let mut asked = Client::connect(client, own.address("side")).await;
             let grpc = [("content-type", "application/grpc"), ("te", "trailers")];
             for (number, lines) in [&[][..], &grpc].into_iter().enumerate() {
@@ -274,14 +288,17 @@ fn what_an_application_sends_without_a_context_is_told_to_come_from_the_only_req
                 }
             })
             .await;
-            let proxy = Proxy::start_in(spanmesh_tests::Dir::new(), &format!(
-                "role: sidecar\nlisteners:\n- {{name: in, mode: inbound, address: '127.0.0.1:0', upstream: app}}\n\
+            let proxy = Proxy::start_in(
+                spanmesh_tests::Dir::new(),
+                &format!(
+                    "role: sidecar\nlisteners:\n- {{name: in, mode: inbound, address: '127.0.0.1:0', upstream: app}}\n\
                  - {{name: out, mode: outbound, address: '127.0.0.1:0', upstream: app}}\n\
                  upstreams:\n- {{name: app, addresses: ['{}']}}\n\
                  policy: {{propagation: {{inferParent: {as_parent}}}, \
                  destinations: [{{name: file, file: {{path: DIR/spans.jsonl}}}}]}}\n",
-                origin.address
-            ));
+                    origin.address
+                ),
+            );
             let inferred = |outcome: &str| {
                 proxy.metric("spanmesh_proxy_context_inferred_total", &[&format!("outcome=\"{outcome}\"")])
             };
@@ -303,8 +320,10 @@ fn what_an_application_sends_without_a_context_is_told_to_come_from_the_only_req
             }
             let spans = proxy.spanned(5).await;
             let word = if as_parent { "parent" } else { "link" };
-            let told: Vec<_> =
-                spans.iter().filter(|span| attribute(span, "spanmesh.context.inferred").as_deref() == Some(word)).collect();
+            let told: Vec<_> = spans
+                .iter()
+                .filter(|span| attribute(span, "spanmesh.context.inferred").as_deref() == Some(word))
+                .collect();
             let [told] = told[..] else { panic!("{spans:?}") };
             let servers = || spans.iter().filter(|span| span.kind == 2);
             if as_parent {
