@@ -2,7 +2,7 @@
 //! forwarded to a listener of this proxy, which would go round in circles. What is turned away opens and closes an
 //! exchange like everything else, so that it is counted and logged. Limits of connections, heads and requests are asked here.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::rc::Rc;
 
@@ -107,15 +107,16 @@ pub fn refuses_work(connection: &Connection) -> Option<Flag> {
     ahead.then(|| limited(connection, Limit::Pipelined))
 }
 
-/// A gateway tells the application where a request came from, and takes away what strangers claim about it.
-pub fn forwarded(connection: &Connection, head: &mut Head) {
+/// A gateway tells the application where a request came from, and takes away what strangers claim about it. Returns whom
+/// the request is from.
+pub fn forwarded(connection: &Connection, head: &mut Head) -> Option<IpAddr> {
     if connection.listener.mode != Mode::Gateway {
-        return;
+        return None;
     }
     let arrival = Arrival {
         peer: connection.peer.ip(),
         scheme: if connection.tls.get() { "https" } else { "http" },
         authority: head.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default(),
     };
-    forwarded::apply(&mut head.headers, &arrival, connection.listener.trusted_hops);
+    Some(forwarded::apply(&mut head.headers, &arrival, connection.listener.trusted_hops))
 }

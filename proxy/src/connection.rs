@@ -31,6 +31,8 @@ pub struct Connection {
     /// The exchange that was opened last, until the task that carries it has taken it up.
     opened: RefCell<Weak<Exchange>>,
     open: Cell<u32>,
+    /// The client waits for 100 before it sends its body, and has not been told.
+    withheld: Cell<bool>,
     /// Request bodies that have not come to their end.
     uploads: Cell<u32>,
     idle_since: Cell<Instant>,
@@ -45,6 +47,8 @@ pub struct Connection {
     /// Requests that its client gave up at once.
     given_up: RefCell<Flood>,
     reset_too_often: Cell<bool>,
+    /// HTTP/2 heads that were given to the service, were refused because there were too many, or were found unread.
+    known: Cell<u64>,
 }
 
 /// What goes over the client's socket, as its reader and writer sees it, which must be `Send`.
@@ -63,6 +67,12 @@ pub struct Seen {
     units: AtomicU64,
     /// HTTP/2 streams refused because there were too many, and not counted yet.
     refused: AtomicU64,
+    /// HTTP/2 heads that opened a stream, those with one that is under way, and those that the engine has judged.
+    heads: AtomicU64,
+    begun: AtomicU64,
+    settled: AtomicU64,
+    /// Heads that the engine answered by itself, which it does when they are too large.
+    large: AtomicU64,
     /// Too many HTTP/2 frames that carry nothing.
     flooded: AtomicBool,
     /// What was written last is not the whole of it: the connection must not end as if it were.
@@ -106,6 +116,19 @@ impl Seen {
         add(&self.refused, 1);
     }
 
+    pub fn heads(&self, heads: u64, begun: u64) {
+        self.heads.store(heads, Ordering::Relaxed);
+        self.begun.store(begun, Ordering::Relaxed);
+    }
+
+    pub fn settled(&self, heads: u64) {
+        self.settled.store(heads, Ordering::Relaxed);
+    }
+
+    pub fn answered_large(&self) {
+        add(&self.large, 1);
+    }
+
     pub fn flood(&self) {
         self.flooded.store(true, Ordering::Relaxed);
     }
@@ -140,6 +163,7 @@ impl Connection {
             seen: Arc::default(),
             opened: RefCell::default(),
             open: Cell::new(0),
+            withheld: Cell::new(false),
             uploads: Cell::new(0),
             idle_since: Cell::new(Instant::now()),
             requests: Cell::new(0),
@@ -149,6 +173,7 @@ impl Connection {
             head_from: Cell::new(0),
             given_up,
             reset_too_often: Cell::new(false),
+            known: Cell::new(0),
         }
     }
 
@@ -202,9 +227,35 @@ impl Connection {
             0 => 0,
             refused => {
                 self.seen.refused.store(0, Ordering::Relaxed);
+                self.known.set(self.known.get() + refused);
                 refused
             }
         }
+    }
+
+    /// An HTTP/2 head is given to the service.
+    pub fn handed(&self) {
+        self.known.set(self.known.get() + 1);
+    }
+
+    /// HTTP/2 heads that the engine refused since the last call without a word to anybody, and how many of them because
+    /// they were too large. Asked when it has handed out all that it has.
+    pub fn take_unread(&self) -> (u64, u64) {
+        let settled = self.seen.settled.load(Ordering::Relaxed);
+        if settled <= self.known.get() {
+            if self.seen.large.load(Ordering::Relaxed) != 0 {
+                self.seen.large.store(0, Ordering::Relaxed);
+            }
+            return (0, 0);
+        }
+        let unread = settled - self.known.replace(settled);
+        (unread, self.seen.large.swap(0, Ordering::Relaxed).min(unread))
+    }
+
+    /// HTTP/2 heads of which nobody has heard when the connection ends; if it broke in one, with that.
+    pub fn unheard(&self, broke: bool) -> u64 {
+        let heads = if broke { &self.seen.begun } else { &self.seen.heads };
+        heads.load(Ordering::Relaxed).saturating_sub(self.known.get())
     }
 
     /// The client took back a request right after it was sent.
@@ -232,6 +283,15 @@ impl Connection {
             first if first != 0 && self.requests.get() >= first => Err(Flag::BadRequest),
             _ => Ok(()),
         }
+    }
+
+    /// Whether the client keeps its body back until it is asked for.
+    pub fn withholds(&self, withholds: bool) {
+        self.withheld.set(withholds);
+    }
+
+    pub fn is_withheld(&self) -> bool {
+        self.withheld.get()
     }
 
     /// What comes from now on is a tunnel's.

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use http::header::USER_AGENT;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::net::TcpStream;
@@ -60,10 +61,14 @@ pub async fn request(connection: Rc<Connection>, request: Request<Incoming>) -> 
     if let Some(flag) = admission::refuses_work(&connection) {
         return finish::refused(open, &method, flag, &connection);
     }
-    admission::forwarded(&connection, &mut head);
+    let client = admission::forwarded(&connection, &mut head);
+    connection.withholds(head.expects_continue);
 
     // 6. The trace that it belongs to, as far as this listener believes it.
     let (context, span) = trail::settle(&connection, &open, &mut head);
+    if context.sampled {
+        open.exchange().called_by(client, head.headers.get(USER_AGENT));
+    }
 
     // 7. Where it goes.
     let to = match destination::of(&connection, &head).await {

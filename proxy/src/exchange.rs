@@ -5,10 +5,11 @@
 //! `Open` is the one owner: it moves from the request's future into the answer's body or into the tunnel. Dropped
 //! without a word it means that the client went away. `Exchange` is what the others hold to count bytes.
 
+mod spans;
 mod views;
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::task::Waker;
 use std::time::Duration;
@@ -57,6 +58,10 @@ pub struct Record {
     pub flag: Option<Flag>,
     /// Why the client's handshake or the latest attempt's connection failed, in words for whoever has to mend it.
     pub detail: Option<String>,
+    /// Whom the request is from, where a believed proxy has told it.
+    pub client: Option<IpAddr>,
+    /// For a span: `User-Agent`.
+    pub agent: Option<HeaderValue>,
     /// The trace, and the span that the callee has as its parent where no attempt has one of its own.
     pub trace: Option<(TraceContext, SpanId)>,
     /// How the trace came about.
@@ -102,6 +107,9 @@ pub struct Attempt {
     pub span: SpanId,
     pub started: Instant,
     pub ended: Option<Instant>,
+    /// What was spoken, where it came so far, and whether under TLS.
+    pub version: Option<Version>,
+    pub secure: bool,
     pub status: Option<StatusCode>,
     pub flag: Option<Flag>,
 }
@@ -187,6 +195,8 @@ impl Open {
                 grpc,
                 flag: None,
                 detail: None,
+                client: None,
+                agent: None,
                 trace: None,
                 notes: Notes::default(),
                 attempts: Attempts::default(),
@@ -344,6 +354,13 @@ impl Exchange {
         self.connection.worker.meters.trailers_dropped(direction);
     }
 
+    /// What a span says of the caller.
+    pub fn called_by(&self, client: Option<IpAddr>, agent: Option<&HeaderValue>) {
+        let mut record = self.record.borrow_mut();
+        record.client = client;
+        record.agent = agent.cloned();
+    }
+
     pub fn traced(&self, context: TraceContext, span: SpanId, notes: Notes) {
         let mut record = self.record.borrow_mut();
         record.trace = Some((context, span));
@@ -375,8 +392,8 @@ impl Exchange {
         record.first_byte = Some(Instant::now());
     }
 
-    pub fn attempt(&self, endpoint: SocketAddr, span: SpanId, started: Instant) {
-        let attempt = Attempt { endpoint, span, started, ended: None, status: None, flag: None };
+    pub fn attempt(&self, endpoint: SocketAddr, secure: bool, span: SpanId, started: Instant) {
+        let attempt = Attempt { endpoint, span, started, ended: None, version: None, secure, status: None, flag: None };
         let mut record = self.record.borrow_mut();
         record.attempts.push(attempt);
         record.detail = None;
@@ -388,9 +405,10 @@ impl Exchange {
     }
 
     /// The latest attempt was answered; it ends with the exchange, or when another begins.
-    pub fn attempt_answered(&self, status: StatusCode) {
+    pub fn attempt_answered(&self, status: StatusCode, version: Version) {
         if let Some(attempt) = self.record.borrow_mut().attempts.last_mut() {
             attempt.status = Some(status);
+            attempt.version = Some(version);
         }
     }
 

@@ -1,11 +1,13 @@
 //! Tracing: what a request brings along, what the next hop gets, and the span of this hop.
 //! The road only reads headers and fills a compact record; encoding and writing happen on another thread.
 
+pub mod attributes;
 pub mod clock;
 pub mod context;
 pub mod export;
 pub mod in_flight;
 pub mod propagate;
+pub mod redact;
 pub mod sample;
 pub mod span;
 pub mod trust;

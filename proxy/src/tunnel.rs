@@ -10,6 +10,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::config::Mode;
 use crate::connection::Connection;
 use crate::destination::{self, Destination, To};
 use crate::error::Flag;
@@ -24,11 +25,18 @@ use crate::net::prefixed::Prefixed;
 use crate::rules::balance::{self, InFlight, Pick};
 use crate::rules::health;
 use crate::telemetry::metrics::Held;
-use crate::trace::context;
+use crate::trace::context::{self, TraceContext};
+use crate::trace::trust::Notes;
 
 /// A connection that is no HTTP.
 pub async fn opaque(connection: Rc<Connection>, io: Prefixed<TcpStream>, server_name: Option<String>) {
     let open = Open::bytes(connection.clone());
+    // Bytes bring no context along.
+    let trace = {
+        let mut rng = connection.worker.rng.borrow_mut();
+        (TraceContext::root(&mut *rng), context::random_span(&mut *rng))
+    };
+    open.exchange().traced(trace.0, trace.1, Notes::default());
     let to = match destination::of_bytes(&connection, server_name.as_deref()) {
         Destination::To(to) => to,
         Destination::Redirect(_) => return open.fail(Flag::NoRoute),
@@ -160,11 +168,12 @@ async fn reach(open: &Open, to: &To) -> Result<(Raw, (InFlight, Held)), ConnectF
         let Pick::Endpoint(index) = pick else { break };
         let Some(pooled) = endpoints.get(index) else { break };
         tried.push(index);
+        let own = open.exchange().connection().listener.mode == Mode::Gateway;
         let span = match open.exchange().trace() {
-            Some((_, span)) if tried.len() == 1 => span,
+            Some((_, span)) if tried.len() == 1 && !own => span,
             _ => context::random_span(&mut *worker.rng.borrow_mut()),
         };
-        open.exchange().attempt(pooled.address(), span, Instant::now());
+        open.exchange().attempt(pooled.address(), to.upstream.settings.tls.is_some(), span, Instant::now());
         let in_flight = (pooled.endpoint.enter(), pooled.meters.connection());
         match client::raw(pooled.address(), &to.upstream.settings).await {
             Ok(stream) => {

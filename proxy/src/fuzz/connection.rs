@@ -53,9 +53,9 @@ fn client_bytes(protocol: &'static str, data: &[u8]) {
 fn origin_bytes(protocol: &'static str, data: &[u8]) {
     let (manner, bytes) = Manner::of(data);
     let book = Book::default();
-    let (got, bytes) = (book.clone(), bytes.to_vec());
+    let (got, sent) = (book.clone(), bytes.to_vec());
     let upstream = move |io, number| {
-        let (bytes, book) = (bytes.clone(), book.clone());
+        let (bytes, book) = (sent.clone(), book.clone());
         async move {
             match (number, protocol) {
                 (0, "http1") => hostile_http1(io, manner, &bytes, book).await,
@@ -75,7 +75,8 @@ fn origin_bytes(protocol: &'static str, data: &[u8]) {
     wrong.extend(carried(&ran.closed, &got, protocol == "http1").err());
     if !over_http2 {
         wrong.extend(answers(&ran, true).err());
-        if protocol == "http1" {
+        // What comes in pieces may come behind the next request, and nobody could tell it from that one's answer.
+        if protocol == "http1" && manner.pieces(bytes).len() <= 1 {
             wrong.extend(own_answers(&ran).err());
         }
     }

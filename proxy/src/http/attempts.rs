@@ -82,11 +82,11 @@ pub async fn run(job: &Job<'_>, body: Incoming) -> Result<Answered, Refused> {
         };
         let first = retries == 0 && resends == 0;
         let span = span(job, first);
-        job.exchange.attempt(pooled.address(), span, now);
+        job.exchange.attempt(pooled.address(), job.upstream.settings.tls.is_some(), span, now);
         let missed = match one(job, pooled, span, &mut supply, now).await {
             Ok(answered) => {
                 let status = answered.response.status();
-                job.exchange.attempt_answered(status);
+                job.exchange.attempt_answered(status, answered.lease.version());
                 match job.policy {
                     Some(policy) if policy.on.contains(&retry::On::Status(status.as_u16())) => Missed {
                         failure: Failure::Status(status.as_u16()),

@@ -169,7 +169,10 @@ impl Body for RequestBody {
                 }
             },
             Source::Gated(body, gate) => match ready!(gate.poll_open(cx)) {
-                true => ready!(Pin::new(body).poll_frame(cx)),
+                true => {
+                    this.exchange.connection().withholds(false);
+                    ready!(Pin::new(body).poll_frame(cx))
+                }
                 false => return Poll::Ready(Some(Err(BodyError::new(Flag::Ok, Some(h2::Reason::CANCEL))))),
             },
         };

@@ -254,8 +254,16 @@ where
 
 /// Whether the engine itself ended a connection because its peer did too much.
 pub fn is_too_much(error: &hyper::Error) -> bool {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
-    source.is_some_and(|h2| h2.is_library() && h2.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
+    cause(error).is_some_and(|h2| h2.is_library() && h2.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
+}
+
+/// Whether the engine itself ended a connection.
+pub fn is_broken(error: &hyper::Error) -> bool {
+    cause(error).is_some_and(|h2| h2.is_library() && h2.is_go_away())
+}
+
+fn cause(error: &hyper::Error) -> Option<&h2::Error> {
+    std::error::Error::source(error).and_then(|source| source.downcast_ref())
 }
 
 fn handshake(error: hyper::Error) -> ConnectFailure {

@@ -1,5 +1,9 @@
 //! The socket of an HTTP/2 connection, its frames counted: what the peer sends that carries nothing has a limit (a flood
 //! costs the peer less than us), and a client's head that is under way is seen. Both sides of the proxy read through it.
+//!
+//! h2 tells nobody of a head that it refuses. So heads are counted here and where the service is called, and what is
+//! missing there was refused; `Connection::take_unread` compares. To be compared a head must be settled: h2 has judged it
+//! when it reads again, which it does with no whole frame left, and has said so when it has flushed after that.
 
 use std::io;
 use std::pin::Pin;
@@ -10,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use crate::connection::{Connection, Seen};
-use crate::net::frames::{Frame, Frames};
+use crate::net::frames::{Frame, Frames, GOAWAY, HEADERS};
 use crate::rules::flood::{self, Flood};
 
 pub struct Counted<T> {
@@ -18,9 +22,21 @@ pub struct Counted<T> {
     seen: Arc<Seen>,
     theirs: Frames,
     ours: Frames,
+    /// At the latest read; when all was flushed after that; and when that was before a read. No answer but h2's own goes
+    /// to a stream that is newer than the last.
+    judged: Heads,
+    flushed: Heads,
+    settled: Heads,
     flood: Flood,
     /// What a frame from the peer allows.
     worth: fn(&Frame) -> u32,
+}
+
+/// How many the peer has sent, and its newest stream.
+#[derive(Clone, Copy, Default)]
+struct Heads {
+    count: u64,
+    newest: u32,
 }
 
 impl<T> Counted<T> {
@@ -37,7 +53,9 @@ impl<T> Counted<T> {
     }
 
     fn new(io: T, seen: Arc<Seen>, rate: u32, theirs: Frames, ours: Frames, worth: fn(&Frame) -> u32) -> Self {
-        Self { io, seen, theirs, ours, flood: Flood::new(rate, Instant::now()), worth }
+        let flood = Flood::new(rate, Instant::now());
+        let heads = Heads::default();
+        Self { io, seen, theirs, ours, judged: heads, flushed: heads, settled: heads, flood, worth }
     }
 
     fn came(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -52,6 +70,7 @@ impl<T> Counted<T> {
         seen.read(bytes.len());
         seen.units(frames);
         seen.reading(reading);
+        seen.heads(theirs.heads(), theirs.heads_begun());
         if theirs.is_strange() {
             // GOAWAY may be omitted here (RFC 9113 §3.4).
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the first frame is no SETTINGS"));
@@ -64,10 +83,15 @@ impl<T> Counted<T> {
     }
 
     fn went(&mut self, bytes: &[u8]) {
-        let Self { seen, ours, flood, .. } = self;
+        let Self { seen, theirs, ours, settled, flood, .. } = self;
         ours.take(bytes, |frame| {
             flood.earn(flood::worth(&frame));
-            if flood::refuses_stream(&frame) {
+            let unsettled = frame.stream > settled.newest;
+            if unsettled && frame.kind == HEADERS && frame.ends_stream() {
+                seen.answered_large();
+            } else if frame.kind == GOAWAY {
+                theirs.leaving();
+            } else if unsettled && flood::refuses_stream(&frame) {
                 seen.refuse();
                 // Whoever goes on beyond the limit that it was told makes us answer each time.
                 if !flood.spend(1, Instant::now) {
@@ -76,10 +100,18 @@ impl<T> Counted<T> {
             }
         });
     }
+
+    /// h2 may flush in the middle of what it has to say, and has not said all.
+    fn stuck(&mut self) {
+        self.flushed = self.settled;
+        self.seen.settled(self.settled.count);
+    }
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.settled = self.flushed;
+        self.judged = Heads { count: self.theirs.heads(), newest: self.theirs.newest() };
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(cx, buffer);
         let bytes = buffer.filled().get(before..).unwrap_or_default();
@@ -95,14 +127,21 @@ impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
 impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.io).poll_write(cx, buffer);
-        if let Poll::Ready(Ok(written)) = polled {
-            self.went(buffer.get(..written).unwrap_or(buffer));
+        match polled {
+            Poll::Ready(Ok(written)) => self.went(buffer.get(..written).unwrap_or(buffer)),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.stuck(),
         }
         polled
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let polled = Pin::new(&mut self.io).poll_flush(cx);
+        if polled.is_ready() {
+            self.flushed = self.judged;
+            self.seen.settled(self.flushed.count);
+        }
+        polled
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -121,6 +160,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<T> {
                 self.went(buffer.get(..written).unwrap_or(buffer));
                 left -= written;
             }
+        } else if polled.is_pending() {
+            self.stuck();
         }
         polled
     }

@@ -164,9 +164,10 @@ fn tells_length_only(parts: &http::response::Parts, body: &Incoming) -> bool {
         && parts.headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes().iter().all(u8::is_ascii_digit))
 }
 
-/// While the proxy drains, each answer is the last on its HTTP/1 connection.
+/// While the proxy drains, each answer is the last on its HTTP/1 connection. So is one that came before the body was asked
+/// for: the client may send it or not, and is told that nobody will read it (RFC 9110 §10.1.1).
 fn last(response: &mut Response<ResponseBody>, connection: &Connection) {
-    if connection.worker.drain.is_draining() {
+    if connection.worker.drain.is_draining() || connection.is_withheld() {
         close(response, connection);
     }
 }

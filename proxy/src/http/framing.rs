@@ -309,6 +309,7 @@ mod tests {
             "Content-Length: +3\r\n",
             "Content-Length:\r\n",
             "Content-Length: 18446744073709551616\r\n",
+            "Content-Length: 9223372036854775808\r\n",
             "X: y\r\n z\r\n",
             "X: y\n",
         ] {

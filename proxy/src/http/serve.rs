@@ -88,8 +88,11 @@ pub async fn http2(connection: Rc<Connection>, io: impl Socket) {
         .max_local_error_reset_streams(BROKEN_STREAMS)
         .max_header_list_size(u32::try_from(limits.header_bytes.saturating_mul(HEAD_SLACK)).unwrap_or(u32::MAX));
     let served = connection.clone();
-    // Boxed: on its way into a task of its own the engine moves it several times.
-    let service = service_fn(move |request| Box::pin(data_path::request(served.clone(), request)));
+    let service = service_fn(move |request| {
+        served.handed();
+        // Boxed: on its way into a task of its own the engine moves it several times.
+        Box::pin(data_path::request(served.clone(), request))
+    });
     let mut serving = pin!(builder.serve_connection(TokioIo::new(Counted::client(io, &connection)), service));
     let end = Watch::new(&connection).keep(serving.as_mut(), |serving| serving.graceful_shutdown()).await;
     ended(connection, end);
@@ -106,43 +109,66 @@ enum End {
     Cut,
 }
 
-/// What hyper refused by itself opens and closes an exchange too: it was a request, only no one could read it.
+/// What hyper refused by itself opens and closes an exchange too: it was a request, only no one could read it. So do
+/// HTTP/2 heads that had come and were not handed out when the connection ended.
 fn ended(connection: Rc<Connection>, end: End) {
     let limited = |limit: Limit| {
         connection.worker.meters.limited(limit);
         limit.flag().unwrap_or(Flag::ClientReset)
     };
-    let flag = match end {
-        End::Served(Ok(())) => return,
+    let mut broke = false;
+    let (flag, least) = match end {
+        End::Served(Ok(())) => (Flag::ClientReset, 0),
         End::Served(Err(error)) if error.is_parse_too_large() => {
             let bytes = connection.worker.limits.header_bytes as u64;
-            limited(if connection.head_bytes() >= bytes { Limit::HeaderBytes } else { Limit::HeaderCount })
+            (limited(if connection.head_bytes() >= bytes { Limit::HeaderBytes } else { Limit::HeaderCount }), 1)
         }
-        End::Served(Err(error)) if error.is_parse() => Flag::BadRequest,
-        End::Served(Err(error)) if client::is_too_much(&error) => limited(Limit::Engine),
+        End::Served(Err(error)) if error.is_parse() => (Flag::BadRequest, 1),
+        End::Served(Err(error)) if client::is_too_much(&error) => (limited(Limit::Engine), 1),
         // The client left in the middle of a head. Over HTTP/2 it may as well have said nothing at all.
         End::Served(Err(_)) if !connection.http2.get() && connection.open() == 0 && connection.is_reading() => {
-            Flag::ClientReset
+            (Flag::ClientReset, 1)
         }
         End::Served(Err(error)) => match connection.flooded() {
-            Some(limit) => limited(limit),
+            Some(limit) => (limited(limit), 1),
             None => {
                 tracing::debug!(%error, peer = %connection.peer, "client connection ended");
-                return;
+                broke = client::is_broken(&error);
+                (if broke { Flag::BadRequest } else { Flag::ClientReset }, 0)
             }
         },
-        End::Limited(limit) => limited(limit),
-        End::HeadTimeout => limited(Limit::HeaderTime),
-        End::Cut => return,
+        End::Limited(limit) => (limited(limit), 1),
+        End::HeadTimeout => (limited(Limit::HeaderTime), 1),
+        End::Cut => (Flag::Draining, 0),
     };
-    let answered = matches!(flag, Flag::BadRequest | Flag::TooLarge).then(|| flag.status());
-    Open::unread(connection, answered).fail(flag);
+    let answers = !connection.http2.get() && matches!(flag, Flag::BadRequest | Flag::TooLarge);
+    // The engine holds no more than these; what else came in the last bytes is not worth a line each.
+    let most = u64::from(connection.worker.limits.streams).max(1);
+    for _ in 0..connection.unheard(broke).clamp(least, most) {
+        Open::unread(connection.clone(), answers.then(|| flag.status())).fail(flag);
+    }
+}
+
+/// HTTP/2 heads that the engine refused while the connection goes on: with 431 when one is larger than even `HEAD_SLACK`
+/// allows, else with a reset of its stream.
+fn unread(connection: &Rc<Connection>) {
+    let (unread, large) = connection.take_unread();
+    for number in 0..unread {
+        let (status, flag) = match number < large {
+            true => {
+                connection.worker.meters.limited(Limit::HeaderBytes);
+                (Some(Flag::TooLarge.status()), Flag::TooLarge)
+            }
+            false => (None, Flag::BadRequest),
+        };
+        Open::unread(connection.clone(), status).fail(flag);
+    }
 }
 
 /// Polls a connection together with its times and the drain. While a request is open there is nothing to watch but the
 /// drain's deadline and whether its exchange was cut, so a busy connection touches neither the clock nor a timer.
 struct Watch<'a> {
-    connection: &'a Connection,
+    connection: &'a Rc<Connection>,
     carried: Carried,
     timer: Option<Pin<Box<Sleep>>>,
     due: Instant,
@@ -160,7 +186,7 @@ enum Verdict {
 }
 
 impl<'a> Watch<'a> {
-    fn new(connection: &'a Connection) -> Self {
+    fn new(connection: &'a Rc<Connection>) -> Self {
         Self { connection, carried: Carried::default(), timer: None, due: Instant::now(), head: None, closing: None }
     }
 
@@ -188,6 +214,7 @@ impl<'a> Watch<'a> {
                 if let Poll::Ready(result) = served {
                     return Poll::Ready(End::Served(result));
                 }
+                unread(self.connection);
                 if let Some(limit) = self.connection.flooded() {
                     return Poll::Ready(End::Limited(limit));
                 }

@@ -7,6 +7,7 @@ pub struct Frame {
     pub kind: u8,
     pub flags: u8,
     pub length: u32,
+    pub stream: u32,
     /// Of RST_STREAM.
     pub code: u32,
 }
@@ -29,6 +30,14 @@ pub struct Frames {
     /// A head has begun: HEADERS, and CONTINUATION, up to END_HEADERS.
     head: bool,
     end_headers: bool,
+    /// Heads that opened a stream, with the one that has not ended; beyond which stream the next does; the newest stream
+    /// whose head has ended.
+    heads: u64,
+    opening: bool,
+    beyond: u32,
+    newest: u32,
+    /// We said goodbye.
+    leaving: bool,
     /// The first frame has come, which is the peer's settings.
     settled: bool,
     /// The first frame was another.
@@ -49,6 +58,11 @@ impl Frames {
             data: false,
             head: false,
             end_headers: false,
+            heads: 0,
+            opening: false,
+            beyond: 0,
+            newest: 0,
+            leaving: false,
             settled: false,
             strange: false,
         }
@@ -57,6 +71,26 @@ impl Frames {
     /// Whether the first frame was anything but settings, which must come first (§3.4); the engine takes any.
     pub fn is_strange(&self) -> bool {
         self.strange
+    }
+
+    /// Heads that opened a stream.
+    pub fn heads(&self) -> u64 {
+        self.heads - u64::from(self.opening)
+    }
+
+    /// The same with one that has begun and not ended.
+    pub fn heads_begun(&self) -> u64 {
+        self.heads
+    }
+
+    /// The newest stream whose head has ended.
+    pub fn newest(&self) -> u32 {
+        self.newest
+    }
+
+    /// We said goodbye: with the peer's answer to the PING behind it, h2 goes deaf to new streams.
+    pub fn leaving(&mut self) {
+        self.leaving = true;
     }
 
     /// Tells each frame that these bytes bring, and returns whether, after them, something has begun and not ended that
@@ -80,6 +114,9 @@ impl Frames {
                 }
             }
             if self.left == 0 && self.end_headers {
+                if self.opening {
+                    (self.opening, self.newest) = (false, self.beyond);
+                }
                 (self.head, self.end_headers) = (false, false);
             }
         }
@@ -90,12 +127,13 @@ impl Frames {
     fn begin(&mut self) -> Option<Frame> {
         let code = if self.want == RESET_LENGTH + FRAME_START { self.start as u32 } else { 0 };
         let start = self.start >> (8 * (self.want - FRAME_START));
-        let [.., long, middle, short, kind, flags, _, _, _, _] = start.to_be_bytes();
+        let [.., long, middle, short, kind, flags, a, b, c, d] = start.to_be_bytes();
         let length = u32::from_be_bytes([0, long, middle, short]);
         if kind == RST_STREAM && length as usize == RESET_LENGTH && self.want == FRAME_START {
             self.want += RESET_LENGTH;
             return None;
         }
+        let stream = u32::from_be_bytes([a, b, c, d]) & STREAM;
         self.left = length as usize - (self.want - FRAME_START);
         (self.have, self.want) = (0, FRAME_START);
         self.strange |= !self.settled && (kind != SETTINGS || flags & ACK != 0);
@@ -104,18 +142,28 @@ impl Frames {
         if matches!(kind, HEADERS | CONTINUATION) {
             self.head = true;
             self.end_headers = flags & END_HEADERS != 0;
+            if kind == HEADERS && stream > self.beyond {
+                self.heads += 1;
+                (self.opening, self.beyond) = (true, stream);
+            }
+        } else if self.leaving && kind == PING && flags & ACK != 0 {
+            self.beyond = u32::MAX;
         }
-        Some(Frame { kind, flags, length, code })
+        Some(Frame { kind, flags, length, stream, code })
     }
 }
 
 const PREFACE: usize = 24;
 const FRAME_START: usize = 9;
 const RESET_LENGTH: usize = 4;
+/// Without the reserved bit.
+const STREAM: u32 = u32::MAX >> 1;
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
 pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+pub const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
 const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
@@ -129,6 +177,7 @@ pub fn fuzz_frames(bytes: &[u8]) {
     let in_bytes = bytes.chunks(1).map(|byte| piecewise.take(byte, |frame| those.push(frame))).last();
     assert_eq!((at_once, these), (in_bytes.unwrap_or(true), those));
     assert_eq!(whole.strange, piecewise.strange);
+    assert_eq!((whole.heads, whole.opening, whole.newest), (piecewise.heads, piecewise.opening, piecewise.newest));
 }
 
 #[cfg(test)]
@@ -193,5 +242,35 @@ mod tests {
         ];
         assert!(!frames.take(&bytes.concat(), |frame| seen.push((frame.kind, frame.length, frame.code))));
         assert_eq!(seen, [(RST_STREAM, 4, 7), (RST_STREAM, 5, 0), (RST_STREAM, 2, 0), (DATA, 1, 0)]);
+    }
+
+    #[test]
+    fn a_head_that_opens_a_stream_counts_once_it_has_ended() {
+        let on = |stream: u8, kind, flags| [&[0, 0, 1, kind, flags, 0, 0, 0, stream], &[0x82][..]].concat();
+        let mut frames = settled();
+        let mut take = |bytes: Vec<u8>| {
+            frames.take(&bytes, |_| {});
+            (frames.heads_begun(), frames.heads(), frames.newest())
+        };
+        assert_eq!(take(on(3, HEADERS, 0)), (1, 0, 0));
+        assert_eq!(take(on(3, CONTINUATION, END_HEADERS)[..9].to_vec()), (1, 0, 0));
+        assert_eq!(take(vec![0x82]), (1, 1, 3));
+        assert_eq!(take(on(3, HEADERS, END_HEADERS)), (1, 1, 3), "trailers");
+        assert_eq!(take(on(1, HEADERS, END_HEADERS)), (1, 1, 3), "an old stream");
+        assert_eq!(take([on(5, HEADERS, END_HEADERS), on(9, HEADERS, END_HEADERS)].concat()), (3, 3, 9));
+    }
+
+    #[test]
+    fn behind_the_answer_to_our_goodbye_no_stream_opens() {
+        let head = |stream: u8| [0, 0, 0, HEADERS, END_HEADERS, 0, 0, 0, stream];
+        let pong = frame(PING, ACK, &[0; 8]);
+        let mut frames = settled();
+        frames.take(&pong, |_| {});
+        frames.take(&head(1), |_| {});
+        frames.leaving();
+        frames.take(&head(3), |_| {});
+        frames.take(&pong, |_| {});
+        frames.take(&head(5), |_| {});
+        assert_eq!(frames.heads(), 2);
     }
 }

@@ -110,8 +110,8 @@ mod tests {
     fn what_is_carried_pays_for_what_belongs_to_it() {
         let now = Instant::now();
         let mut flood = Flood::new(1, now);
-        let data = Frame { kind: DATA, flags: 0, length: 20, code: 0 };
-        let update = Frame { kind: 8, flags: 0, length: 4, code: 0 };
+        let data = Frame { kind: DATA, flags: 0, length: 20, stream: 1, code: 0 };
+        let update = Frame { kind: 8, flags: 0, length: 4, stream: 1, code: 0 };
         for _ in 0..100_000 {
             flood.earn(worth(&data));
             assert!((0..3).all(|_| flood.spend(cost(&update), || now)));

@@ -2,6 +2,7 @@
 //! background turns them into lines and gives them to each destination's sink.
 
 pub mod json;
+pub mod protobuf;
 
 use std::cell::RefCell;
 use std::io;
@@ -9,16 +10,16 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use super::span::Span;
+use super::span::Batch;
 use crate::telemetry::metrics::{AnyThread, Counter, Gauge, Registry, Shard, family};
 use crate::telemetry::sink::{self, Sink, Target};
 
 /// Takes finished spans to the encoder.
-pub type Batches = SyncSender<Vec<Span>>;
+pub type Batches = SyncSender<Batch>;
 
 /// The worker's end.
 pub struct SpanBuffer {
-    spans: RefCell<Vec<Span>>,
+    open: RefCell<Batch>,
     batches: Option<Batches>,
     created: Counter,
     full: Counter,
@@ -28,7 +29,7 @@ pub struct SpanBuffer {
 impl SpanBuffer {
     pub fn new(batches: Option<Batches>, shard: &Shard) -> Self {
         Self {
-            spans: RefCell::default(),
+            open: RefCell::default(),
             batches,
             created: shard.counter(family::SPANS_CREATED, &[]),
             full: shard.counter(family::SPANS_DROPPED, &["queue_full"]),
@@ -41,22 +42,23 @@ impl SpanBuffer {
         self.batches.is_some()
     }
 
-    pub fn push(&self, span: Span) {
-        self.created.add(1);
-        self.in_flight.inc();
-        let count = {
-            let mut spans = self.spans.borrow_mut();
-            spans.push(span);
-            spans.len()
+    /// `fill` writes spans into the open batch and says how many.
+    pub fn write(&self, fill: impl FnOnce(&mut Batch) -> u32) {
+        let full = {
+            let mut open = self.open.borrow_mut();
+            let made = fill(&mut open);
+            self.created.add(made.into());
+            self.in_flight.add(made.into());
+            open.is_full()
         };
-        if count >= BATCH {
+        if full {
             self.flush();
         }
     }
 
     /// Hands over what there is. Called when a batch is full, once a second, and at the end.
     pub fn flush(&self) {
-        let batch = self.spans.take();
+        let batch = self.open.take();
         if batch.is_empty() {
             return;
         }
@@ -77,7 +79,7 @@ impl Drop for SpanBuffer {
 
 /// The background's end: one thread that encodes.
 pub struct Exporter {
-    batches: SyncSender<Vec<Span>>,
+    batches: SyncSender<Batch>,
     /// Closed when the thread has ended.
     ended: Receiver<()>,
 }
@@ -126,7 +128,7 @@ struct Outlet {
     dropped: Counter<AnyThread>,
 }
 
-fn write(queue: &Receiver<Vec<Span>>, outlets: &[Outlet], resource: &json::Resource, in_flight: &Gauge<AnyThread>) {
+fn write(queue: &Receiver<Batch>, outlets: &[Outlet], resource: &json::Resource, in_flight: &Gauge<AnyThread>) {
     let mut line = Vec::new();
     while let Ok(batch) = queue.recv() {
         line.clear();
@@ -142,12 +144,10 @@ fn write(queue: &Receiver<Vec<Span>>, outlets: &[Outlet], resource: &json::Resou
     }
 }
 
-fn count(batch: &[Span]) -> i64 {
+fn count(batch: &Batch) -> i64 {
     i64::try_from(batch.len()).unwrap_or(i64::MAX)
 }
 
-/// Spans that a worker hands over at once.
-const BATCH: usize = 128;
 /// Batches that wait for the encoder: with 128 spans each, about 8 MiB at worst.
 const QUEUE: usize = 64;
 /// A line carries one batch, whose paths may be long.

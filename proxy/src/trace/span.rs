@@ -1,26 +1,69 @@
-//! The compact record of a span: what the road fills in and hands over. It owns what it names (cheap reference-counted
-//! bytes), is made at the exchange's close and turned into OTLP on another thread.
+//! The compact record of a span: what the road fills in at the close of an exchange and hands over in batches. A span is
+//! of fixed size; its words (path, host, …) lie in the text of its batch, so that a span allocates nothing. It is put into
+//! OpenTelemetry's terms on another thread (`attributes`), and redacted there.
 
 use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
 
 use spanmesh_proto::{SpanId, TraceId};
 
+use super::propagate::Format;
+use super::sample::By;
+use super::trust::{Inferred, Set};
+use crate::error::Flag;
+
 /// One finished span.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Span {
     pub trace: TraceId,
     pub id: SpanId,
     pub parent: Option<SpanId>,
-    pub kind: Kind,
-    pub name: Cow<'static, str>,
-    pub start_nanos: u64,
-    pub end_nanos: u64,
-    pub attributes: Vec<(&'static str, Value)>,
-    pub error: bool,
-    /// A span of another trace that this one goes back to.
-    pub link: Option<(TraceId, SpanId)>,
     /// The trace-flags byte of W3C, as the next hop saw it.
     pub flags: u8,
+    pub kind: Kind,
+    pub side: Side,
+    pub start_nanos: u64,
+    pub end_nanos: u64,
+    /// What is spoken with the peer; `None` where nothing was.
+    pub protocol: Option<Protocol>,
+    pub grpc: bool,
+    /// What is spoken with the peer is under TLS.
+    pub secure: bool,
+    /// The other end of the socket.
+    pub peer: SocketAddr,
+    /// Whom the request is from, as far as it is known.
+    pub client: IpAddr,
+    /// Where the request was going, for one that names no host.
+    pub server: SocketAddr,
+    pub status: Option<u16>,
+    pub grpc_status: Option<u32>,
+    pub flag: Flag,
+    /// How many attempts of the same request went before, and how the last of them ended.
+    pub resent: u32,
+    pub cause: Option<Cause>,
+    /// Bytes of the request's content, or from the client; and back.
+    pub sent: u64,
+    pub received: u64,
+    pub method: Words,
+    pub host: Words,
+    pub path: Words,
+    pub query: Words,
+    pub route: Words,
+    pub agent: Words,
+    pub context: Origin,
+}
+
+/// How a span came to its trace.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Origin {
+    pub source: Option<Format>,
+    pub disagreed: Set,
+    pub inferred: Option<Inferred>,
+    pub decided: Option<By>,
+    /// A span of another trace that this one goes back to.
+    pub link: Option<(TraceId, SpanId)>,
+    pub request_id: Words,
+    pub debug_id: Words,
 }
 
 /// The numbers are OTLP's.
@@ -30,26 +73,112 @@ pub enum Kind {
     Client = 3,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub enum Value {
-    Text(Cow<'static, str>),
-    Int(i64),
+/// On which side of a call the proxy stood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Server,
+    Client,
+    Gateway,
 }
 
-impl From<&'static str> for Value {
-    fn from(text: &'static str) -> Self {
-        Value::Text(Cow::Borrowed(text))
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Http10,
+    Http11,
+    Http2,
+    /// Bytes that nobody here reads.
+    Bytes,
+}
+
+/// Why there was another attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    Flag(Flag),
+    Status(u16),
+}
+
+/// Where in the text of its batch a span's word stands. Words that are empty are not there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Words {
+    from: u32,
+    length: u32,
+}
+
+/// Spans that are handed over together.
+#[derive(Debug, Default)]
+pub struct Batch {
+    spans: Vec<Span>,
+    text: Vec<u8>,
+}
+
+impl Batch {
+    /// Takes down a word for spans of this batch, as much of it as `limit` bytes.
+    pub fn word(&mut self, word: &[u8], limit: usize) -> Words {
+        let word = word.get(..limit).unwrap_or(word);
+        let from = u32::try_from(self.text.len());
+        let (Ok(from), Ok(length)) = (from, u32::try_from(word.len())) else { return Words::default() };
+        self.text.extend_from_slice(word);
+        Words { from, length }
+    }
+
+    pub fn push(&mut self, span: Span) {
+        self.spans.push(span);
+    }
+
+    pub fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+
+    /// Enough to be handed over.
+    pub fn is_full(&self) -> bool {
+        self.spans.len() >= SPANS || self.text.len() >= TEXT
+    }
+
+    pub fn spans(&self) -> &[Span] {
+        &self.spans
+    }
+
+    /// A span's word. It may come from outside: what is no UTF-8 is replaced.
+    pub fn text(&self, words: Words) -> Cow<'_, str> {
+        let from = words.from as usize;
+        String::from_utf8_lossy(self.text.get(from..from.saturating_add(words.length as usize)).unwrap_or_default())
     }
 }
 
-impl From<String> for Value {
-    fn from(text: String) -> Self {
-        Value::Text(Cow::Owned(text))
+impl Words {
+    pub fn is_empty(self) -> bool {
+        self.length == 0
     }
 }
 
-impl From<i64> for Value {
-    fn from(number: i64) -> Self {
-        Value::Int(number)
+impl Side {
+    pub fn name(self) -> &'static str {
+        match self {
+            Side::Server => "server",
+            Side::Client => "client",
+            Side::Gateway => "gateway",
+        }
+    }
+}
+
+/// Spans that a worker hands over at once, and about how much text.
+const SPANS: usize = 128;
+const TEXT: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_read_back_and_cut_to_their_limit() {
+        let mut batch = Batch::default();
+        let (path, host) = (batch.word(b"/a/path", 3), batch.word(b"h\xff", 9));
+        assert_eq!((batch.text(path), batch.text(host)), ("/a/".into(), "h\u{fffd}".into()));
+        assert!(batch.word(b"", 9).is_empty() && batch.text(Words::default()).is_empty());
+        assert_eq!(batch.text(Words { from: 9, length: u32::MAX }), "", "what is not there is empty");
     }
 }

@@ -71,6 +71,7 @@ fn a_refusal_reaches_the_client_before_the_body() {
             origin.write(format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\n\r\nno")).await;
             let head = client.head().await;
             assert!(head.starts_with(&format!("HTTP/1.1 {status}\r\n")), "no 100 comes first: {head}");
+            assert!(head.contains("\r\nconnection: close\r\n"), "nobody will read the body: {head}");
             assert_eq!(client.exactly(2).await, b"no");
             // The origin never sees a body: its connection ends instead of carrying another request.
             assert!(origin.rest().await.is_empty());
@@ -168,7 +169,20 @@ fn an_http2_origin_can_refuse_before_the_body_too() {
         let proxy = waiting(origin.address, Protocol::Http2, "60s");
         let mut client = Wire::connect(proxy.address("in")).await;
         client.write(HEAD).await;
-        assert!(client.head().await.starts_with("HTTP/1.1 417 "));
+        let head = client.head().await;
+        assert!(head.starts_with("HTTP/1.1 417 ") && head.contains("\r\nconnection: close\r\n"), "{head}");
         assert_eq!(client.exactly(2).await, b"no");
+    });
+}
+
+#[test]
+fn an_answer_of_the_proxys_own_says_too_that_nobody_will_read_the_body() {
+    run(async {
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address");
+        let proxy = waiting(nobody, Protocol::Http1, "60s");
+        let mut client = Wire::connect(proxy.address("in")).await;
+        client.write(HEAD).await;
+        let head = client.head().await;
+        assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("\r\nconnection: close\r\n"), "{head}");
     });
 }

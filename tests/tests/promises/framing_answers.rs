@@ -153,6 +153,7 @@ fn an_answers_length_has_one_reading() {
             ("two that differ", "9112 6.3", ok!("Content-Length: 5\r\nContent-Length: 6\r\n", "hello"), Refused),
             ("a list that differs", "9112 6.3", ok!("Content-Length: 5, 6\r\n", "hello"), Refused),
             ("a sign", "9110 8.6", ok!("Content-Length: +5\r\n", "hello"), Refused),
+            ("64 bits", "9110 8.6", ok!("Content-Length: 18446744073709551613\r\n", "hello"), Refused),
             ("nothing", "9110 8.6", ok!("Content-Length: \r\n", "hello"), Refused),
             (
                 "beside chunks",

@@ -26,6 +26,7 @@ mod gateway_tls;
 mod grpc_calls;
 mod handover;
 mod headers_kept;
+mod heads_refused;
 mod keep_alive_race;
 mod limits_bodies;
 mod limits_connections;

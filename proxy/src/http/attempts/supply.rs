@@ -46,6 +46,7 @@ impl Supply {
         let may_be_http2 = wanted(job) != Wanted::Http1;
         let body = match (body.is_end_stream(), continue_wait, job.policy) {
             (true, ..) => {
+                connection.withholds(false);
                 job.exchange.uploaded();
                 Stock::Empty
             }

@@ -74,10 +74,12 @@ fn trim(mut bytes: &[u8]) -> &[u8] {
     bytes
 }
 
-/// RFC 9110 §8.6: digits, and nothing else.
+/// RFC 9110 §8.6: digits, and nothing else. §8.6 also asks to expect lengths that overflow: many readers, the engine's
+/// HTTP/2 among them, take no more than 63 bits.
 pub fn length(value: &[u8]) -> Option<u64> {
     let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-    digits.then(|| std::str::from_utf8(value).ok()?.parse().ok()).flatten()
+    let length: u64 = digits.then(|| std::str::from_utf8(value).ok()?.parse().ok()).flatten()?;
+    i64::try_from(length).is_ok().then_some(length)
 }
 
 /// RFC 9112 §7.1: a chunk's first line without its end, as its size and how long its extensions are.

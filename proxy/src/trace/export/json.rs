@@ -2,13 +2,14 @@
 //! are lower-case hexadecimal, 64-bit integers are decimal strings.
 
 use crate::telemetry::json::{self, List, Object};
-use crate::trace::span::{Span, Value};
+use crate::trace::attributes::{Fields, Told};
+use crate::trace::span::Batch;
 
 /// What all spans of this process have in common.
 #[derive(Clone, Debug, Default)]
 pub struct Resource(pub Vec<(&'static str, String)>);
 
-pub fn encode(out: &mut Vec<u8>, resource: &Resource, spans: &[Span]) {
+pub fn encode(out: &mut Vec<u8>, resource: &Resource, batch: &Batch) {
     json::object(out, |request| {
         request.list("resourceSpans", |list| {
             list.object(|entry| {
@@ -19,44 +20,38 @@ pub fn encode(out: &mut Vec<u8>, resource: &Resource, spans: &[Span]) {
                         }
                     });
                 });
-                entry.list("scopeSpans", |list| list.object(|entry| scope(entry, spans)));
+                entry.list("scopeSpans", |list| list.object(|entry| scope(entry, batch)));
             });
         });
     });
 }
 
-fn scope(entry: &mut Object, spans: &[Span]) {
+fn scope(entry: &mut Object, batch: &Batch) {
     entry.object("scope", |scope| {
         scope.text("name", "spanmesh");
         scope.text("version", env!("CARGO_PKG_VERSION"));
     });
     entry.list("spans", |list| {
-        for item in spans {
-            list.object(|object| span(object, item));
+        for told in Told::all(batch) {
+            list.object(|object| span(object, &told));
         }
     });
 }
 
-fn span(object: &mut Object, span: &Span) {
+fn span(object: &mut Object, told: &Told<'_>) {
+    let span = told.span;
     object.text("traceId", &span.trace.to_string());
     object.text("spanId", &span.id.to_string());
     if let Some(parent) = span.parent {
         object.text("parentSpanId", &parent.to_string());
     }
     object.number("flags", u64::from(span.flags));
-    object.text("name", &span.name);
+    object.text("name", &told.name());
     object.number("kind", span.kind as u64);
     object.text("startTimeUnixNano", &span.start_nanos.to_string());
     object.text("endTimeUnixNano", &span.end_nanos.to_string());
-    object.list("attributes", |list| {
-        for (key, value) in &span.attributes {
-            attribute(list, key, |field| match value {
-                Value::Text(text) => field.text("stringValue", text),
-                Value::Int(number) => field.text("intValue", &number.to_string()),
-            });
-        }
-    });
-    if let Some((trace, id)) = span.link {
+    object.list("attributes", |list| told.describe(&mut Attributes(list)));
+    if let Some((trace, id)) = span.context.link {
         object.list("links", |list| {
             list.object(|link| {
                 link.text("traceId", &trace.to_string());
@@ -64,8 +59,20 @@ fn span(object: &mut Object, span: &Span) {
             });
         });
     }
-    if span.error {
+    if told.error().is_some() {
         object.object("status", |status| status.number("code", STATUS_ERROR));
+    }
+}
+
+struct Attributes<'a, 'b>(&'a mut List<'b>);
+
+impl Fields for Attributes<'_, '_> {
+    fn text(&mut self, key: &str, value: &str) {
+        attribute(self.0, key, |field| field.text("stringValue", value));
+    }
+
+    fn int(&mut self, key: &str, value: i64) {
+        attribute(self.0, key, |field| field.text("intValue", &value.to_string()));
     }
 }
 

@@ -1,0 +1,159 @@
+//! The spans of a closed exchange: an inbound side makes the SERVER span, an outbound side one CLIENT span per attempt, a
+//! gateway both. Bytes that are no request have theirs too.
+
+use http::{HeaderValue, Version};
+use spanmesh_proto::SpanId;
+use tokio::time::Instant;
+
+use super::{Attempt, Exchange, Record};
+use crate::config::Mode;
+use crate::error::Flag;
+use crate::trace::context::TraceContext;
+use crate::trace::span::{Batch, Cause, Kind, Origin, Protocol, Side, Span, Words};
+use crate::trace::trust::Notes;
+
+pub(super) fn write(exchange: &Exchange, record: &Record, flag: Flag, ended: Instant) {
+    let Some(trace) = record.trace else { return };
+    let (context, id) = trace;
+    let connection = &exchange.connection;
+    let worker = &connection.worker;
+    if !context.sampled || !worker.spans.is_on() {
+        return;
+    }
+    let mode = connection.listener.mode;
+    worker.spans.write(|batch| {
+        let base = base(exchange, record, trace, (flag, ended), batch);
+        let attempts = if mode == Mode::Inbound { 0 } else { record.attempts.len() };
+        let mut made = 0;
+        if mode != Mode::Outbound {
+            batch.push(base);
+            made += 1;
+        }
+        let parent = if mode == Mode::Gateway { Some(id) } else { context.parent };
+        let mut before: Option<&Attempt> = None;
+        for (attempt, resent) in record.attempts.iter().take(attempts).zip(0..) {
+            let cause = before.map(|before| match (before.status, before.flag) {
+                (_, Some(flag)) if flag != Flag::Ok => Cause::Flag(flag),
+                (Some(status), _) => Cause::Status(status.as_u16()),
+                (None, flag) => Cause::Flag(flag.unwrap_or(Flag::Ok)),
+            });
+            let mut attempted = attempted(base, exchange, attempt, flag, ended);
+            if mode == Mode::Gateway {
+                // The request's own span has it.
+                attempted.context.link = None;
+            }
+            let last = record.attempts.last().is_some_and(|last| last.span == attempt.span);
+            let grpc_status = if last { base.grpc_status } else { None };
+            batch.push(Span { parent, resent, cause, grpc_status, ..attempted });
+            before = Some(attempt);
+            made += 1;
+        }
+        // Refused before there was anybody to ask: the call was made all the same.
+        if made == 0 {
+            batch.push(Span { kind: Kind::Client, protocol: None, peer: base.server, ..base });
+            made += 1;
+        }
+        made
+    });
+}
+
+/// The request as this side received it.
+fn base(
+    exchange: &Exchange,
+    record: &Record,
+    (context, id): (TraceContext, SpanId),
+    (flag, ended): (Flag, Instant),
+    batch: &mut Batch,
+) -> Span {
+    let connection = &exchange.connection;
+    let clock = &connection.worker.clock;
+    let request = record.request.as_ref();
+    let path = request.and_then(|request| request.path.as_ref());
+    let host = request.and_then(|request| request.host.as_ref());
+    let method = request.and_then(|request| request.method.as_ref());
+    Span {
+        trace: context.trace,
+        id,
+        parent: context.parent,
+        flags: u8::from(context.sampled) | u8::from(context.random) << 1,
+        kind: Kind::Server,
+        side: match connection.listener.mode {
+            Mode::Inbound => Side::Server,
+            Mode::Outbound => Side::Client,
+            Mode::Gateway => Side::Gateway,
+        },
+        start_nanos: clock.unix_nanos(exchange.opened),
+        end_nanos: clock.unix_nanos(ended),
+        protocol: Some(request.map_or(Protocol::Bytes, |request| protocol(request.version))),
+        grpc: record.grpc.is_some(),
+        secure: connection.tls.get(),
+        peer: connection.peer,
+        client: record.client.unwrap_or(connection.peer.ip()),
+        server: connection.original.unwrap_or(connection.local),
+        status: record.status.map(|status| status.as_u16()),
+        grpc_status: record.grpc.and_then(|grpc| grpc.status),
+        flag,
+        resent: 0,
+        cause: None,
+        sent: exchange.sent.get(),
+        received: exchange.received.get(),
+        method: method.map_or(Words::default(), |method| batch.word(method.as_str().as_bytes(), METHOD)),
+        host: host.map_or(Words::default(), |host| batch.word(host.as_bytes(), HOST)),
+        path: path.map_or(Words::default(), |path| batch.word(path.path().as_bytes(), PATH)),
+        query: path.and_then(|path| path.query()).map_or(Words::default(), |query| batch.word(query.as_bytes(), QUERY)),
+        route: Words::default(),
+        context: origin(&record.notes, batch),
+        agent: record.agent.as_ref().map_or(Words::default(), |agent| batch.word(agent.as_bytes(), AGENT)),
+    }
+}
+
+fn origin(notes: &Notes, batch: &mut Batch) -> Origin {
+    let mut word =
+        |value: &Option<HeaderValue>| value.as_ref().map_or(Words::default(), |value| batch.word(value.as_bytes(), ID));
+    Origin {
+        source: notes.source,
+        disagreed: notes.disagreed,
+        inferred: notes.inferred,
+        decided: notes.decided,
+        link: notes.link,
+        request_id: word(&notes.request_id),
+        debug_id: word(&notes.debug_id),
+    }
+}
+
+/// The same request as it was tried at one endpoint.
+fn attempted(base: Span, exchange: &Exchange, attempt: &Attempt, flag: Flag, ended: Instant) -> Span {
+    let clock = &exchange.connection.worker.clock;
+    Span {
+        id: attempt.span,
+        kind: Kind::Client,
+        start_nanos: clock.unix_nanos(attempt.started),
+        end_nanos: clock.unix_nanos(attempt.ended.unwrap_or(ended)),
+        protocol: match base.protocol {
+            Some(Protocol::Bytes) => base.protocol,
+            _ => attempt.version.map(protocol),
+        },
+        secure: attempt.secure,
+        peer: attempt.endpoint,
+        server: attempt.endpoint,
+        status: attempt.status.map(|status| status.as_u16()),
+        flag: attempt.flag.unwrap_or(flag),
+        ..base
+    }
+}
+
+fn protocol(version: Version) -> Protocol {
+    match version {
+        Version::HTTP_10 => Protocol::Http10,
+        Version::HTTP_2 => Protocol::Http2,
+        _ => Protocol::Http11,
+    }
+}
+
+/// What of a word stands in a span. Nobody reads more, and a batch is handed over by its size.
+const METHOD: usize = 32;
+const HOST: usize = 256;
+const PATH: usize = 1024;
+const QUERY: usize = 1024;
+const AGENT: usize = 256;
+const ID: usize = 256;

@@ -1,0 +1,133 @@
+//! OTLP/protobuf: one `ExportTraceServiceRequest`, written straight from the compact records. The message types of
+//! opentelemetry-proto own every string, which costs more than the encoding; they read this back in the tests.
+
+use super::json::Resource;
+use crate::trace::attributes::{Fields, Told};
+use crate::trace::span::Batch;
+
+pub fn encode(out: &mut Vec<u8>, resource: &Resource, batch: &Batch) {
+    let attributes = resource.0.iter().filter(|(_, value)| !value.is_empty());
+    message(out, 1, |out| {
+        message(out, 1, |out| attributes.for_each(|(key, value)| Attributes(out, 1).text(key, value)));
+        message(out, 2, |out| {
+            message(out, 1, |out| {
+                bytes(out, 1, b"spanmesh");
+                bytes(out, 2, env!("CARGO_PKG_VERSION").as_bytes());
+            });
+            for told in Told::all(batch) {
+                message(out, 2, |out| span(out, &told));
+            }
+        });
+    });
+}
+
+fn span(out: &mut Vec<u8>, told: &Told<'_>) {
+    let span = told.span;
+    bytes(out, 1, &span.trace.to_bytes());
+    bytes(out, 2, &span.id.to_bytes());
+    if let Some(parent) = span.parent {
+        bytes(out, 4, &parent.to_bytes());
+    }
+    bytes(out, 5, told.name().as_bytes());
+    number(out, 6, span.kind as u64);
+    fixed64(out, 7, span.start_nanos);
+    fixed64(out, 8, span.end_nanos);
+    told.describe(&mut Attributes(out, 9));
+    if let Some((trace, id)) = span.context.link {
+        message(out, 13, |out| {
+            bytes(out, 1, &trace.to_bytes());
+            bytes(out, 2, &id.to_bytes());
+        });
+    }
+    if told.error().is_some() {
+        message(out, 15, |out| number(out, 3, STATUS_ERROR));
+    }
+    key(out, 16, FIXED32);
+    out.extend_from_slice(&u32::from(span.flags).to_le_bytes());
+}
+
+/// Attributes as fields of this number.
+struct Attributes<'a>(&'a mut Vec<u8>, u32);
+
+impl Fields for Attributes<'_> {
+    fn text(&mut self, key: &str, value: &str) {
+        message(self.0, self.1, |out| {
+            bytes(out, 1, key.as_bytes());
+            message(out, 2, |out| bytes(out, 1, value.as_bytes()));
+        });
+    }
+
+    fn int(&mut self, key: &str, value: i64) {
+        message(self.0, self.1, |out| {
+            bytes(out, 1, key.as_bytes());
+            message(out, 2, |out| number(out, 3, value.cast_unsigned()));
+        });
+    }
+}
+
+/// A message within the message. Its length stands in front, in as many bytes as it needs: mostly one.
+fn message(out: &mut Vec<u8>, field: u32, fill: impl FnOnce(&mut Vec<u8>)) {
+    key(out, field, BYTES);
+    let start = out.len();
+    out.push(0);
+    fill(out);
+    let length = out.len() - start - 1;
+    match (u8::try_from(length), out.get_mut(start)) {
+        (Ok(short @ ..0x80), Some(place)) => *place = short,
+        _ => {
+            let mut long = Vec::with_capacity(5);
+            varint(&mut long, length as u64);
+            out.splice(start..=start, long);
+        }
+    }
+}
+
+fn bytes(out: &mut Vec<u8>, field: u32, value: &[u8]) {
+    key(out, field, BYTES);
+    varint(out, value.len() as u64);
+    out.extend_from_slice(value);
+}
+
+fn number(out: &mut Vec<u8>, field: u32, value: u64) {
+    key(out, field, VARINT);
+    varint(out, value);
+}
+
+fn fixed64(out: &mut Vec<u8>, field: u32, value: u64) {
+    key(out, field, FIXED64);
+    out.extend_from_slice(&value.to_le_bytes());
+}
+
+fn key(out: &mut Vec<u8>, field: u32, kind: u32) {
+    varint(out, u64::from(field << 3 | kind));
+}
+
+fn varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+const VARINT: u32 = 0;
+const FIXED64: u32 = 1;
+const BYTES: u32 = 2;
+const FIXED32: u32 = 5;
+const STATUS_ERROR: u64 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_take_the_bytes_that_they_need() {
+        for (length, front) in
+            [(0, &[0x0a, 0][..]), (127, &[0x0a, 127]), (128, &[0x0a, 0x80, 1]), (16384, &[0x0a, 0x80, 0x80, 1])]
+        {
+            let mut out = Vec::new();
+            message(&mut out, 1, |out| out.resize(out.len() + length, 7));
+            assert_eq!((&out[..front.len()], out.len()), (front, front.len() + length));
+        }
+    }
+}
