@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::attempts;
 use super::body::RequestBody;
 use super::counted::Counted;
 use super::cut::{Cut, Uploads};
@@ -267,7 +268,12 @@ fn cause(error: &hyper::Error) -> Option<&h2::Error> {
 }
 
 fn handshake(error: hyper::Error) -> ConnectFailure {
-    ConnectFailure { flag: Flag::ProtocolError, text: format!("the HTTP handshake with the upstream failed: {error}") }
+    // Our preface is all that has been written: a peer that is gone by now has broken no rule, and has seen no request.
+    let flag = match attempts::broken(&error) {
+        Flag::UpstreamReset | Flag::UpstreamClosed => Flag::ConnectFailed,
+        flag => flag,
+    };
+    ConnectFailure { flag, text: format!("the HTTP handshake with the upstream failed: {error}") }
 }
 
 /// An HTTP/2 connection that many attempts share.

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::request::Parts;
-use http::{HeaderValue, Method, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 
@@ -89,6 +89,9 @@ pub fn answered(
         _ => parts.status == StatusCode::SWITCHING_PROTOCOLS,
     };
     let told = parts.headers.get(UPGRADE).cloned();
+    if switched && lease.version() != Version::HTTP_2 && !is_asked_for(&head.upgrade, &parts.headers) {
+        return refused(open, &head.method, Flag::ProtocolError, connection);
+    }
     match headers::clean_answer(parts.status, &mut parts.headers) {
         Ok(Leftover::None) => {}
         Ok(Leftover::Possible) => lease.is_last(),
@@ -154,6 +157,20 @@ pub fn answered(
     connection.switched();
     tunnel::upgraded(open, connection, lease, ours, theirs);
     Ok(response)
+}
+
+/// RFC 9110 §15.2.2 and §7.8: a 101 names the protocol, and none that was not offered.
+fn is_asked_for(upgrade: &Upgrade, answer: &HeaderMap) -> bool {
+    let offered = match upgrade {
+        Upgrade::No | Upgrade::Tunnel(_) => return true,
+        Upgrade::Http1(protocols) => protocols.to_str().unwrap_or_default(),
+        Upgrade::Extended(protocol) => protocol.as_str(),
+    };
+    let names = |value: &str| value.split(',').map(|name| name.trim().to_ascii_lowercase()).collect::<Vec<_>>();
+    let offered = names(offered);
+    let chosen = answer.get_all(UPGRADE).iter().map(|value| value.to_str().map(names));
+    let chosen: Result<Vec<_>, _> = chosen.collect();
+    chosen.is_ok_and(|chosen| !chosen.is_empty() && chosen.iter().flatten().all(|name| offered.contains(name)))
 }
 
 /// Whether this is a 304 that tells how long its body would be.

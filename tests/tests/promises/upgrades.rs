@@ -275,3 +275,28 @@ fn an_upgrade_that_has_no_other_form_is_an_ordinary_request() {
         assert_eq!((answer.status, &answer.body[..]), (StatusCode::OK, &b"with a body"[..]));
     });
 }
+
+/// RFC 9110 §15.2.2 and §7.8: a 101 names the protocol, and it is one that was offered.
+#[test]
+fn a_switch_to_what_nobody_asked_for_is_a_502() {
+    for (named, status) in [
+        ("", "502"),
+        ("upgrade: other\r\n", "502"),
+        ("upgrade: custom, other\r\n", "502"),
+        ("upgrade: Custom\r\n", "101"),
+    ] {
+        run(async move {
+            let address = Wire::serve(move |mut wire, _| async move {
+                wire.head().await;
+                wire.write(format!("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\n{named}\r\n")).await;
+                wire.rest().await;
+            })
+            .await;
+            let proxy = Proxy::between(address, Protocol::Http1);
+            let mut client = Wire::connect(proxy.address("in")).await;
+            client.write("GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: custom, spare\r\n\r\n").await;
+            let head = client.head().await;
+            assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{named:?}: {head}");
+        });
+    }
+}
