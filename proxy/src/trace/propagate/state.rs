@@ -64,24 +64,19 @@ pub fn rewrite(headers: &mut HeaderMap, edit: &Edit<'_>, ink: &mut Ink) {
             !edit.without.iter().any(|name| name.as_bytes() == key)
                 && edit.with.is_none_or(|(name, _)| name.as_bytes() != key)
         };
-        let all = || {
-            let members = headers.get_all(TRACESTATE).iter().flat_map(members);
-            members.filter(|member| parse(member).is_some_and(|(key, _)| kept(key)))
-        };
+        let members = headers.get_all(TRACESTATE).iter().flat_map(members);
+        let all = members.filter(|member| parse(member).is_some_and(|(key, _)| kept(key)));
+        let mut list: [Option<&[u8]>; MEMBERS] = [None; MEMBERS];
+        list.iter_mut().zip(all).for_each(|(place, member)| *place = Some(member));
         let new = edit.with.map_or(0, |(key, value)| key.len() + value.len() + 2);
-        let total = new + all().fold(0, |sum, member| sum + member.len() + 1);
+        let total = new + list.iter().flatten().fold(0, |sum, member| sum + member.len() + 1);
         let mut over = total.saturating_sub(BYTES + 1);
         // Long members first, from the end, as far as that is needed; then whatever stands at the end.
-        let mut dropped = [false; MEMBERS];
         for long in [true, false] {
-            for (place, drop) in dropped.iter_mut().enumerate().rev() {
-                if let Some(member) = all().nth(place)
-                    && over > 0
-                    && !*drop
-                    && (member.len() > LONG || !long)
-                {
-                    *drop = true;
-                    over = over.saturating_sub(member.len() + 1);
+            for place in list.iter_mut().rev().filter(|place| place.is_some_and(|member| !long || member.len() > LONG))
+            {
+                if over > 0 {
+                    over = over.saturating_sub(place.take().map_or(0, |member| member.len() + 1));
                 }
             }
         }
@@ -94,8 +89,7 @@ pub fn rewrite(headers: &mut HeaderMap, edit: &Edit<'_>, ink: &mut Ink) {
                 out.extend_from_slice(value.as_bytes());
                 empty = false;
             }
-            let members = all().zip(dropped).filter(|(_, dropped)| !dropped).take(room);
-            for (member, _) in members {
+            for member in list.iter().flatten().take(room) {
                 if !empty {
                     out.extend_from_slice(b",");
                 }
