@@ -391,7 +391,8 @@ mod tests {
 
     #[test]
     fn the_first_that_can_be_read_wins_and_who_says_something_else_is_noted() {
-        let cases: [(&[(&str, &str)], _, &[Format], &[Format]); 8] = [
+        type Lines = &'static [(&'static str, &'static str)];
+        let cases: [(Lines, _, &[Format], &[Format]); 8] = [
             (&[("traceparent", W3C), ("b3", B3)], Some(Format::W3c), &[], &[]),
             (&[("traceparent", W3C), ("b3", OTHER)], Some(Format::W3c), &[Format::B3], &[]),
             (&[("traceparent", W3C_SAMPLED), ("b3", B3)], Some(Format::W3c), &[Format::B3], &[]),

@@ -251,7 +251,7 @@ fn opencensus_in_binary() {
         let mut out = bytes::BytesMut::new();
         let bytes: Vec<u8> =
             (0..text.len() / 2).map(|at| u8::from_str_radix(&text[at * 2..][..2], 16).expect("hex")).collect();
-        text::put_base64(&mut out, &bytes, text.len() % 3 == 0);
+        text::put_base64(&mut out, &bytes, text.len().is_multiple_of(3));
         String::from_utf8(out.to_vec()).expect("text")
     };
     for (hex, expected) in [
