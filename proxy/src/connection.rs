@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -47,6 +48,8 @@ pub struct Connection {
     /// Requests that its client gave up at once.
     given_up: RefCell<Flood>,
     reset_too_often: Cell<bool>,
+    /// When it last gave one up at once.
+    hasty: Cell<Option<Instant>>,
     /// HTTP/2 heads that were given to the service, were refused because there were too many, or were found unread.
     known: Cell<u64>,
 }
@@ -173,6 +176,7 @@ impl Connection {
             head_from: Cell::new(0),
             given_up,
             reset_too_often: Cell::new(false),
+            hasty: Cell::new(None),
             known: Cell::new(0),
         }
     }
@@ -260,9 +264,15 @@ impl Connection {
 
     /// The client took back a request right after it was sent.
     pub fn given_up(&self, now: Instant) {
+        self.hasty.set(Some(now));
         if self.http2.get() && !self.given_up.borrow_mut().spend(1, || now) {
             self.reset_too_often.set(true);
         }
+    }
+
+    /// Whether its client took back a request lately: what it sends may be taken back already.
+    pub fn is_hasty(&self, now: Instant) -> bool {
+        self.http2.get() && self.hasty.get().is_some_and(|last| now.saturating_duration_since(last) < HASTY)
     }
 
     /// What the client did too much of, if it did.
@@ -363,3 +373,6 @@ impl Drop for Connection {
         self.listener.closed();
     }
 }
+
+/// For so long a client that took back one request is expected to take back others.
+const HASTY: Duration = Duration::from_secs(10);

@@ -62,7 +62,13 @@ pub struct Refused {
 }
 
 pub async fn run(job: &Job<'_>, body: Incoming) -> Result<Answered, Refused> {
-    let worker = &job.exchange.connection().worker;
+    let connection = job.exchange.connection();
+    let worker = &connection.worker;
+    if connection.is_hasty(job.exchange.opened()) {
+        // The engine looks for a reset only when it is told to wait. What was taken back already need not go out, where
+        // its reset would count against a connection that others share.
+        tokio::task::yield_now().await;
+    }
     let _requesting = job.upstream.budget.request();
     let mut supply = Supply::new(job, body);
     let mut tried = Vec::new();

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Version};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
@@ -58,12 +58,50 @@ pub struct Upload {
     uploading: Option<Uploading>,
     exchange: Rc<Exchange>,
     waiting: Option<Rc<Waiting>>,
+    /// What came behind small pieces that went on as one.
+    next: Option<Box<Result<Frame<Bytes>, hyper::Error>>>,
 }
 
 impl Upload {
     pub fn new(body: Incoming, exchange: &Rc<Exchange>) -> Self {
         let uploading = (!body.is_end_stream()).then(|| exchange.connection().uploading());
-        Self { body, uploading, exchange: exchange.clone(), waiting: None }
+        Self { body, uploading, exchange: exchange.clone(), waiting: None, next: None }
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if let Some(next) = self.next.take() {
+            return Poll::Ready(Some(*next));
+        }
+        loop {
+            let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+            match frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
+                Some(data) if data.is_empty() && !self.body.is_end_stream() => {}
+                Some(data) if data.len() < SMALL_PIECE => {
+                    let data = data.clone();
+                    return Poll::Ready(Some(Ok(Frame::data(self.gathered(data, cx)))));
+                }
+                _ => return Poll::Ready(frame),
+            }
+        }
+    }
+
+    /// A peer may count small frames, and all that one connection brings: those that are here already go on as one.
+    fn gathered(&mut self, first: Bytes, cx: &mut Context<'_>) -> Bytes {
+        let mut all: Option<BytesMut> = None;
+        while all.as_ref().is_none_or(|all| all.len() < GATHERED) && !self.body.is_end_stream() {
+            match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) if frame.data_ref().is_some_and(|data| data.len() < SMALL_PIECE) => {
+                    let data = frame.into_data().unwrap_or_default();
+                    all.get_or_insert_with(|| BytesMut::from(&first[..])).extend_from_slice(&data);
+                }
+                Poll::Ready(Some(other)) => {
+                    self.next = Some(Box::new(other));
+                    break;
+                }
+                Poll::Ready(None) | Poll::Pending => break,
+            }
+        }
+        all.map_or(first, BytesMut::freeze)
     }
 
     fn waits(&mut self) {
@@ -81,7 +119,7 @@ impl Body for Upload {
     type Error = hyper::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+        let Poll::Ready(frame) = self.poll_piece(cx) else {
             self.waits();
             return Poll::Pending;
         };
@@ -89,14 +127,14 @@ impl Body for Upload {
             let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
             waiting.came(data.map_or(0, Bytes::len), Instant::now());
         }
-        if !matches!(&frame, Some(Ok(frame)) if frame.is_data()) || self.body.is_end_stream() {
+        if !matches!(&frame, Some(Ok(frame)) if frame.is_data()) || self.is_end_stream() {
             self.uploading = None;
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.next.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -428,7 +466,14 @@ impl Body for ResponseBody {
                 this.source = Answer::Empty;
                 return Poll::Ready(this.took(Frame::data(bytes)).map(Ok));
             }
-            Answer::Stream(body) => Pin::new(body).poll_frame(cx),
+            Answer::Stream(body) => loop {
+                match Pin::new(&mut *body).poll_frame(cx) {
+                    // A client may count frames that carry nothing.
+                    Poll::Ready(Some(Ok(frame)))
+                        if frame.data_ref().is_some_and(Bytes::is_empty) && !body.is_end_stream() => {}
+                    polled => break polled,
+                }
+            },
         };
         match frame {
             Poll::Pending => {
@@ -511,6 +556,10 @@ fn fault(error: &hyper::Error, exchange: &Exchange) -> Flag {
     }
 }
 
+/// h2 counts a smaller piece against its sender until it is read, up to a hundred of them with its least window.
+const SMALL_PIECE: usize = 256;
+/// As much is made of small pieces: no more than one frame.
+const GATHERED: usize = 8 * 1024;
 /// How long the end of a body is awaited whose last byte has come.
 const END_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
 

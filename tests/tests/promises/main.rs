@@ -42,6 +42,7 @@ mod readme;
 mod resets;
 mod retries;
 mod slow_heads;
+mod small_pieces;
 mod stalled_clients;
 mod streaming;
 mod timeouts;
