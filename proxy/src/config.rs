@@ -32,9 +32,10 @@ use schema::Form;
 use tree::{FieldPath, Tree};
 use variables::Origins;
 
-pub use grammar::Address;
+pub use grammar::{Address, Network};
 pub use listener::{
-    Certificate, Listener, ListenerProtocol, ListenerTls, Mode, Retry, RetryOn, Route, RouteMatch, Trust, Underscores,
+    AnswerTrace, Certificate, Listener, ListenerProtocol, ListenerTls, Mode, Retry, RetryOn, Route, RouteMatch, Trust,
+    TrustClients, Underscores,
 };
 pub use model::{
     AccessLog, Admin, Config, Drain, Handover, Limits, LogFormat, LogTarget, Metrics, Node, Role, Status, Telemetry,

@@ -18,7 +18,7 @@ use crate::http::body::ResponseBody;
 use crate::http::serve::{self, Reset};
 use crate::http::{finish, grpc, headers};
 use crate::sniffing::{self, Sniffed};
-use crate::trace::{context, trust};
+use crate::trail;
 use crate::tunnel;
 use crate::worker::Worker;
 use crate::worker::listener::Listener;
@@ -44,7 +44,6 @@ pub async fn connection(worker: Rc<Worker>, listener: Rc<Listener>, stream: TcpS
 pub async fn request(connection: Rc<Connection>, request: Request<Incoming>) -> Result<Response<ResponseBody>, Reset> {
     // 3. One snapshot for the whole request.
     let listener = connection.listener.clone();
-    let worker = connection.worker.clone();
 
     // 4. The exchange opens: clock, peer, counters.
     let open = Open::request(connection.clone(), RequestFacts::of(&request), grpc::is_grpc(request.headers()));
@@ -67,13 +66,10 @@ pub async fn request(connection: Rc<Connection>, request: Request<Incoming>) -> 
     connection.withholds(head.expects_continue);
 
     // 6. The trace that it belongs to, as far as this listener believes it.
-    let settled = trust::settle(&mut head.headers, listener.trust, worker.baggage, &mut *worker.rng.borrow_mut());
-    let span = context::random_span(&mut *worker.rng.borrow_mut());
-    open.exchange().traced(settled.context, span);
-    if settled.context.sampled {
+    let (context, span) = trail::settle(&connection, &open, &mut head);
+    if context.sampled {
         open.exchange().called_by(client, head.headers.get(USER_AGENT));
     }
-    worker.meters.settled(&settled);
 
     // 7. Where it goes.
     let to = match destination::of(&connection, &head).await {
@@ -93,7 +89,7 @@ pub async fn request(connection: Rc<Connection>, request: Request<Incoming>) -> 
         head: &head,
         policy: to.policy(),
         to_proxy: to.proxy,
-        context: settled.context,
+        context,
         span,
     };
     let outcome = attempts::run(&job, body).await;

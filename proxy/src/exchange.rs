@@ -25,6 +25,8 @@ use crate::error::Flag;
 use crate::limit::Limit;
 use crate::meters::Direction;
 use crate::trace::context::TraceContext;
+use crate::trace::in_flight::Ticket;
+use crate::trace::trust::Notes;
 
 /// One request. Shared with the bodies of its attempts; they are all on one thread.
 pub struct Exchange {
@@ -41,6 +43,8 @@ pub struct Exchange {
     cut: Cell<Option<Flag>>,
     /// The task that carries it.
     task: Cell<Option<Waker>>,
+    /// The application works on it.
+    works: Cell<Option<Ticket>>,
     record: RefCell<Record>,
 }
 
@@ -60,6 +64,8 @@ pub struct Record {
     pub agent: Option<HeaderValue>,
     /// The trace, and the span that the callee has as its parent where no attempt has one of its own.
     pub trace: Option<(TraceContext, SpanId)>,
+    /// How the trace came about.
+    pub notes: Notes,
     pub attempts: Attempts,
     pub first_byte: Option<Instant>,
     pub deadline: Option<Instant>,
@@ -180,6 +186,7 @@ impl Open {
             place: Cell::new(None),
             cut: Cell::new(None),
             task: Cell::new(None),
+            works: Cell::new(None),
             record: RefCell::new(Record {
                 request,
                 route: None,
@@ -191,6 +198,7 @@ impl Open {
                 client: None,
                 agent: None,
                 trace: None,
+                notes: Notes::default(),
                 attempts: Attempts::default(),
                 first_byte: None,
                 deadline: None,
@@ -353,8 +361,15 @@ impl Exchange {
         record.agent = agent.cloned();
     }
 
-    pub fn traced(&self, context: TraceContext, span: SpanId) {
-        self.record.borrow_mut().trace = Some((context, span));
+    pub fn traced(&self, context: TraceContext, span: SpanId, notes: Notes) {
+        let mut record = self.record.borrow_mut();
+        record.trace = Some((context, span));
+        record.notes = notes;
+    }
+
+    /// Until its end, what the application sends without a context may come from it.
+    pub fn works(&self, ticket: Ticket) {
+        self.works.set(Some(ticket));
     }
 
     pub fn trace(&self) -> Option<(TraceContext, SpanId)> {
@@ -406,6 +421,7 @@ impl Exchange {
     }
 
     fn close(&self, flag: Flag, ended: Instant) {
+        drop(self.works.take());
         if let Some(place) = self.place.take() {
             self.connection.worker.answers.remove(place);
         }

@@ -49,7 +49,8 @@ pub static TARGETS: &[Target] = &[
     ("redirect", redirect::fuzz_redirect),
     #[cfg(feature = "fuzzing")]
     ("strict", strict::fuzz_strict),
-    ("traceparent", trace::w3c::fuzz_traceparent),
+    ("traceparent", trace::propagate::w3c::fuzz_traceparent),
+    ("propagate", trace::propagate::fuzz_formats),
 ];
 
 #[cfg(test)]

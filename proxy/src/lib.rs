@@ -30,5 +30,6 @@ mod sniffing;
 pub mod system;
 pub mod telemetry;
 pub mod trace;
+mod trail;
 mod tunnel;
 mod worker;

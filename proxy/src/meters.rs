@@ -7,21 +7,25 @@ use std::time::Duration;
 
 use http::{Extensions, Request, StatusCode, Version};
 
-use crate::config::Mode;
+use crate::config::{Format, Mode};
 use crate::error::Flag;
 use crate::exchange::Record;
 use crate::http::client::Fresh;
 use crate::limit::Limit;
 use crate::rules::retry::{Failure, Stop};
 use crate::telemetry::metrics::{AnyThread, Counter, Gauge, Held, Histogram, Registry, Shard, family};
-use crate::trace::trust::Settled;
+use crate::trace::trust::{Inferred, Set, Settled};
 
 /// What a worker counts that belongs to no listener and no upstream.
 pub struct Meters {
     shard: Shard,
     request_trailers: Counter,
     response_trailers: Counter,
-    malformed: Counter,
+    baggage_cut: Counter,
+    malformed: RefCell<Vec<(&'static str, Counter)>>,
+    conflicts: RefCell<Vec<((Format, Format), Counter)>>,
+    inferred: RefCell<Vec<(Inferred, Counter)>>,
+    not_propagated: RefCell<Vec<(Format, Counter)>>,
     informed: Informed,
     counts_informational: Extensions,
     tasks: Gauge,
@@ -38,7 +42,11 @@ impl Meters {
         Self {
             request_trailers: shard.counter(family::TRAILERS_DROPPED, &["request"]),
             response_trailers: shard.counter(family::TRAILERS_DROPPED, &["response"]),
-            malformed: shard.counter(family::CONTEXT_MALFORMED, &["w3c"]),
+            baggage_cut: shard.counter(family::BAGGAGE_CUT, &[]),
+            malformed: RefCell::default(),
+            conflicts: RefCell::default(),
+            inferred: RefCell::default(),
+            not_propagated: RefCell::default(),
             counts_informational: informed.callback(),
             informed,
             tasks: shard.gauge(family::WORKER_TASKS, &[]),
@@ -85,9 +93,38 @@ impl Meters {
     }
 
     pub fn settled(&self, settled: &Settled) {
-        if settled.malformed {
-            self.malformed.add(1);
+        let notes = &settled.notes;
+        if !notes.malformed.is_empty() {
+            notes.malformed.iter().for_each(|format| self.malformed(format.name()));
         }
+        if notes.state_malformed {
+            self.malformed("tracestate");
+        }
+        if let (Some(kept), false) = (notes.source, notes.disagreed.is_empty()) {
+            for dropped in notes.disagreed.iter() {
+                let labels = || self.shard.counter(family::CONTEXT_CONFLICTS, &[kept.name(), dropped.name()]);
+                cached(&self.conflicts, (kept, dropped), labels).add(1);
+            }
+        }
+        if let Some(inferred) = notes.inferred {
+            let labels = || self.shard.counter(family::CONTEXT_INFERRED, &[inferred.name()]);
+            cached(&self.inferred, inferred, labels).add(1);
+        }
+        if notes.baggage_cut {
+            self.baggage_cut.add(1);
+        }
+    }
+
+    /// Formats that could not say the trace of an attempt.
+    pub fn not_propagated(&self, formats: Set) {
+        for format in formats.iter() {
+            let labels = || self.shard.counter(family::CONTEXT_NOT_PROPAGATED, &[format.name()]);
+            cached(&self.not_propagated, format, labels).add(1);
+        }
+    }
+
+    fn malformed(&self, format: &'static str) {
+        cached(&self.malformed, format, || self.shard.counter(family::CONTEXT_MALFORMED, &[format])).add(1);
     }
 }
 

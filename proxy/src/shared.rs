@@ -12,6 +12,7 @@ use crate::net::copy::Side;
 use crate::net::server_first::ServerFirst;
 use crate::system::budget::Budget;
 use crate::system::memory::MemoryWatch;
+use crate::trace::in_flight::InFlight;
 
 /// Clones share.
 #[derive(Clone)]
@@ -29,12 +30,16 @@ pub struct Shared {
     /// A client's connections are spread over all workers. Touched when a connection comes and goes, where clients have
     /// a limit.
     pub clients: Clients,
+    /// What a sidecar's application works on came in over one worker, and what it sends may go out over another. A
+    /// lock, taken twice for each inbound request of a sidecar and once for one without a context that goes out.
+    pub in_flight: InFlight,
 }
 
 impl Shared {
     pub fn new(memory: MemoryWatch, pipe_bytes: usize, window_bytes: usize) -> Self {
+        let in_flight = InFlight::default();
         let (pipes, windows) = (Budget::new(pipe_bytes), Windows(Budget::new(window_bytes)));
-        Self { memory, pipes, windows, server_first: Arc::default(), clients: Clients::default() }
+        Self { memory, pipes, windows, server_first: Arc::default(), clients: Clients::default(), in_flight }
     }
 
     pub fn is_overloaded(&self) -> bool {

@@ -12,7 +12,7 @@ use rand::rngs::SmallRng;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::config::Limits;
+use crate::config::{Limits, Node};
 use crate::drain::Drain;
 use crate::http::replay::Buffers;
 use crate::http::stalled::Answers;
@@ -26,6 +26,8 @@ use crate::system::files::Descriptors;
 use crate::telemetry::access_log::AccessLog;
 use crate::trace::clock::Clock;
 use crate::trace::export::SpanBuffer;
+use crate::trace::in_flight::InFlight;
+use crate::trace::propagate::ink::Ink;
 
 pub struct Worker {
     pub limits: Limits,
@@ -49,8 +51,12 @@ pub struct Worker {
     pub pipes: Pipes,
     /// TLS handshakes that may run at once.
     pub handshakes: Semaphore,
-    /// Whether the baggage header travels on.
-    pub baggage: bool,
+    /// Memory for the headers that carry the trace.
+    pub ink: RefCell<Ink>,
+    /// What a sidecar's application works on.
+    pub in_flight: Option<InFlight>,
+    /// Whom this proxy speaks for.
+    pub node: Node,
     /// Where this proxy itself listens.
     own: Vec<SocketAddr>,
 }

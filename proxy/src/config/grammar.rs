@@ -3,6 +3,7 @@
 //! A grammar tells three things about itself: its words in the documentation, what would be right, and what is wrong with a text.
 
 mod host;
+mod network;
 mod request;
 
 use std::net::SocketAddr;
@@ -13,14 +14,18 @@ use super::reader::Reader;
 use super::schema::{Form, Kind};
 use super::tree::Tree;
 use host::{address, host, host_pattern, socket_address};
+use network::network;
 use request::{method, path_template, url_path};
 
 pub use host::Address;
+pub use network::Network;
 
 /// `4Mi`, `64Ki`, `1024`: bytes.
 pub enum Size {}
 /// What listeners, routes, upstreams and destinations are called.
 pub enum Name {}
+/// A key of W3C baggage.
+pub enum BaggageKey {}
 /// A host or `*.` and a domain.
 pub enum HostPattern {}
 /// The name in a TLS hello or certificate.
@@ -65,6 +70,8 @@ grammar!(number_or_text Duration => Duration, "a duration", "write a whole numbe
 grammar!(number_or_text Size => usize, "a size", "write bytes: `1024`, `64Ki`, `4Mi` or `1Gi`", size, show_size);
 grammar!(only_text SocketAddr => SocketAddr, "IP and port", "write an IP address and a port: `127.0.0.1:8080`, `0.0.0.0:8080` or `[::1]:8080`", socket_address, SocketAddr::to_string);
 grammar!(only_text Address => Address, "host and port", "write a host and a port: `10.0.0.1:8080`, `[::1]:8080` or `cart.shop:8080`", address, Address::to_string);
+grammar!(only_text Network => Network, "a network", "write a network: `10.0.0.0/8`, `fd00::/8`, or one address", network, Network::to_string);
+grammar!(only_text BaggageKey => String, "a key of baggage", "write a key as it stands before `=` in the header: `user.id`", baggage_key, String::clone);
 grammar!(only_text Name => String, "a name", "write letters, digits, `-`, `_` and `.`, beginning with a letter or digit, at most 128", name, String::clone);
 grammar!(only_text HostPattern => String, "a host", "write a host without port, `shop.example`, or all hosts below a domain, `*.shop.example`", host_pattern, String::clone);
 grammar!(only_text ServerName => String, "a host", "write a host without port: `cart.shop.example`", host, String::clone);
@@ -95,6 +102,15 @@ fn only_text(reader: &mut Reader, tree: &Tree, right: &str) -> Option<String> {
         }
         Tree::Null => reader.wrong("is empty", right),
         Tree::List(_) | Tree::Map(_) => reader.wrong(format!("is {}", tree.describe()), right),
+    }
+}
+
+/// RFC 9110 §5.6.2: a token.
+fn baggage_key(text: &str) -> Result<String, &'static str> {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    match !text.is_empty() && text.bytes().all(is_token) {
+        true => Ok(text.into()),
+        false => Err("is no key of baggage"),
     }
 }
 

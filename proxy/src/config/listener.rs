@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::forms;
-use super::grammar::{Headers, HostPattern, Method, Name, PathTemplate, Size, UrlPath};
+use super::grammar::{Headers, HostPattern, Method, Name, Network, PathTemplate, Size, UrlPath};
 use super::model::{DAY, GI, HOUR, KI, MILLISECOND, MINUTE, SECOND};
+use super::policy::Propagation;
 use super::problem::shown;
 use super::reader::Reader;
 use super::schema::{Form, Kind, section, words};
@@ -30,6 +31,12 @@ section! {
         protocol: ListenerProtocol = ListenerProtocol::Detect,
         /// How far the trace context of a request is believed.
         trust: Trust = Trust::usual(mode) => "`Restart` for a gateway, else `Continue`",
+        /// Callers that are believed more or less than the others, by their address; the first entry that holds it wins.
+        trust_clients: Vec<TrustClients> = Vec::new(),
+        /// Which headers carry the trace here, instead of all that `policy.propagation` says.
+        propagation: Option<Propagation>,
+        /// How answers tell their trace to the client. Gateway only.
+        answer_trace: AnswerTrace = AnswerTrace::None,
         /// What becomes of header fields whose names have underscores. Frameworks that read `_` and `-` alike take one for the other; a name that would pass for a field that frames the message or that a proxy writes is refused in any case.
         underscores: Underscores = Underscores::Keep,
         /// The upstream of every connection or request that no route matches.
@@ -84,10 +91,32 @@ words! {
         Continue = "Continue",
         /// The trace goes on, its decision is made anew.
         Downgrade = "Downgrade",
-        /// A new trace begins.
+        /// A new trace begins, with a link to the one that was sent.
         Restart = "Restart",
         /// A new trace begins, as if none was sent.
         Ignore = "Ignore",
+    }
+}
+
+section! {
+    /// Callers that are believed more or less than the others.
+    pub struct TrustClients {
+        /// Their networks.
+        clients: Vec<Network>,
+        /// How far the trace context of their requests is believed.
+        trust: Trust,
+    }
+}
+
+words! {
+    /// How answers tell their trace.
+    pub enum AnswerTrace {
+        /// Not at all, but for those that the proxy makes itself.
+        None = "none",
+        /// As an entry `traceparent` in `server-timing`, which browsers hand to scripts.
+        ServerTiming = "serverTiming",
+        /// As `x-trace-id`.
+        TraceId = "xTraceId",
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::grammar::Name;
+use super::grammar::{BaggageKey, Name, Network};
 use super::reader::Reader;
 use super::schema::{Form, Kind, section, words};
 use super::tree::Tree;
@@ -21,27 +21,73 @@ section! {
 }
 
 section! {
-    /// Which headers carry the trace.
+    /// Which headers carry the trace. What each format can say and cannot: `PROPAGATION.md`.
     pub struct Propagation: Default {
-        /// Formats that are read; the first that is there wins.
-        extract: Vec<Format> = vec![Format::W3c],
-        /// Formats that are written.
+        /// Formats that are read; the first that can be read wins.
+        extract: Vec<Format> = vec![Format::W3c, Format::B3, Format::B3Multi, Format::Jaeger],
+        /// Formats that are written, all of them with the same trace.
         inject: Vec<Format> = vec![Format::W3c],
-        /// The `baggage` header is passed on.
+        /// Formats whose headers are taken out. Of use where `normalise` is off.
+        clear: Vec<Format> = Vec::new(),
+        /// The headers of all formats that are not written are taken out: they would tell the next hop of a span that is not its parent.
+        normalise: bool = true,
+        /// Baggage is passed on, in `baggage` and in the headers that other formats have for it.
         baggage: bool = true,
-    }
-    later {
-        "clear": "write `[]` or leave it out: this version takes no headers away" empty;
+        /// Keys of the `baggage` that is passed on from callers whose trace is not believed (`trust` Restart or Ignore).
+        stranger_baggage: Vec<String> as Vec<BaggageKey> = Vec::new(),
+        /// Baggage is passed on to addresses outside of `mesh` too.
+        outside_baggage: bool = false,
+        /// The networks of the mesh. The application behind an inbound listener belongs to it anyway.
+        mesh: Vec<Network> = usual_mesh() => "loopback, link-local, private and shared addresses",
+        /// A request that a sidecar's application sends without a context while it works on exactly one other gets that one as its parent, and not only a link to it.
+        infer_parent: bool = false,
+        /// `x-request-id` is made where it is missing.
+        request_id: bool = true,
     }
 }
+
+/// What clusters give their pods and services.
+fn usual_mesh() -> Vec<Network> {
+    let networks = MESH.iter().filter_map(|network| network.parse().ok());
+    networks.collect()
+}
+
+const MESH: [&str; 9] = [
+    "127.0.0.0/8",
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "169.254.0.0/16",
+    "100.64.0.0/10",
+    "::1",
+    "fc00::/7",
+    "fe80::/10",
+];
 
 words! {
     /// A family of headers that carry a trace.
     pub enum Format {
         /// `traceparent` and `tracestate`.
         W3c = "w3c",
+        /// Zipkin's `b3`.
+        B3 = "b3",
+        /// Zipkin's `x-b3-*`.
+        B3Multi = "b3multi",
+        /// `uber-trace-id`, `jaeger-debug-id`.
+        Jaeger = "jaeger",
+        /// AWS X-Ray's `x-amzn-trace-id`.
+        Xray = "xray",
+        /// `x-datadog-*`.
+        Datadog = "datadog",
+        /// Google Cloud's `x-cloud-trace-context`.
+        Gcp = "gcp",
+        /// `sw8`.
+        Skywalking = "skywalking",
+        /// OpenCensus' `grpc-trace-bin`.
+        Binary = "binary",
+        /// OpenTracing's `ot-tracer-*`.
+        Ottrace = "ottrace",
     }
-    later { "b3", "b3multi", "jaeger", "xray", "datadog", "gcp", "skywalking", "binary", "ottrace" }
 }
 
 /// Where spans go.

@@ -109,10 +109,7 @@ fn what_is_left_out_has_its_default() {
     assert_eq!(config.limits, Limits::default());
     assert_eq!((config.limits.header_bytes, config.limits.header_timeout), (65536, Duration::from_secs(10)));
     assert_eq!(config.handover.socket, None);
-    assert_eq!(
-        config.policy.propagation,
-        Propagation { extract: vec![Format::W3c], inject: vec![Format::W3c], baggage: true }
-    );
+    assert_eq!(config.policy.propagation, Propagation::default());
     let config = read(&listener("mode: gateway\nupstream: app"));
     let gateway = &config.listeners[0];
     assert_eq!(gateway.trust, Trust::Restart);
@@ -239,12 +236,12 @@ fn every_error_names_line_and_field_and_what_would_be_right() {
             &[("3:10: policy.sampling: ", "is not in this version; write `{}`")],
         ),
         (
-            format!("{SMALL}policy: {{propagation: {{clear: [b3]}}}}\n"),
-            &[("3:24: policy.propagation.clear: ", "is not in this version")],
+            format!("{SMALL}policy: {{propagation: {{inject: [b3], clear: [w3c, b3]}}}}\n"),
+            &[("3:51: policy.propagation.clear[1]: ", "is in `inject` too")],
         ),
         (
-            format!("{SMALL}policy: {{propagation: {{extract: [w3c, b3]}}}}\n"),
-            &[("3:39: policy.propagation.extract[1]: ", "`b3` is not in this version; it has `w3c`")],
+            format!("{SMALL}policy: {{propagation: {{extract: [w3c, w3c]}}}}\n"),
+            &[("3:39: policy.propagation.extract[1]: ", "`w3c` is there twice")],
         ),
         (
             format!("{SMALL}policy: {{propagation: {{inject: [b4]}}}}\n"),

@@ -7,13 +7,16 @@ use std::net::SocketAddr;
 
 use super::problem::suggest;
 use super::reader::Reader;
-use super::{Config, Listener, ListenerProtocol, Mode, Retry, RetryOn, Route, RouteMatch, Upstream};
+use super::{
+    AnswerTrace, Config, Listener, ListenerProtocol, Mode, Propagation, Retry, RetryOn, Route, RouteMatch, Upstream,
+};
 
 pub fn validate(config: &Config, reader: &mut Reader) {
     let upstreams: Vec<&str> = config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
     unique(reader, "listeners", config.listeners.iter().map(|listener| listener.name.as_str()));
     unique(reader, "upstreams", upstreams.iter().copied());
     reader.field("policy", |reader| {
+        reader.field("propagation", |reader| propagation(reader, &config.policy.propagation));
         unique(reader, "destinations", config.policy.destinations.iter().map(|destination| destination.name.as_str()));
     });
     addresses(config, reader);
@@ -29,6 +32,28 @@ pub fn warnings(config: &Config) -> Vec<String> {
         false => vec![format!(
             "admin.address: {address} is not on loopback; whoever reaches it can read the configuration and drain the proxy"
         )],
+    }
+}
+
+fn propagation(reader: &mut Reader, propagation: &Propagation) {
+    for (name, list) in
+        [("extract", &propagation.extract), ("inject", &propagation.inject), ("clear", &propagation.clear)]
+    {
+        let twice =
+            list.iter().enumerate().find(|(index, format)| list.iter().take(*index).any(|other| other == *format));
+        if let Some((index, format)) = twice {
+            reader.field(name, |reader| {
+                reader.item(index, |reader| {
+                    reader.wrong::<()>(format!("`{}` is there twice", format.name()), "keep the first")
+                })
+            });
+        }
+    }
+    let both = propagation.clear.iter().position(|format| propagation.inject.contains(format));
+    if let Some(index) = both {
+        reader.field("clear", |reader| {
+            reader.item(index, |reader| reader.wrong::<()>("is in `inject` too", "keep it in one of the two"))
+        });
     }
 }
 
@@ -113,6 +138,12 @@ fn check_listener(reader: &mut Reader, listener: &Listener, upstreams: &[&str]) 
                 "write `detect` or `http`, or leave `tls` out",
             );
         }
+    }
+    if listener.answer_trace != AnswerTrace::None && !is_gateway {
+        reader.wrong_field("answerTrace", "is for a gateway", "leave it out, or make `mode` gateway");
+    }
+    if let Some(own) = &listener.propagation {
+        reader.field("propagation", |reader| propagation(reader, own));
     }
     let both: Vec<(usize, u16)> = listener
         .http_ports

@@ -1,7 +1,7 @@
 //! The spans of a closed exchange: an inbound side makes the SERVER span, an outbound side one CLIENT span per attempt, a
 //! gateway both. Bytes that are no request have theirs too.
 
-use http::Version;
+use http::{HeaderValue, Version};
 use spanmesh_proto::SpanId;
 use tokio::time::Instant;
 
@@ -9,7 +9,8 @@ use super::{Attempt, Exchange, Record};
 use crate::config::Mode;
 use crate::error::Flag;
 use crate::trace::context::TraceContext;
-use crate::trace::span::{Batch, Cause, Kind, Protocol, Side, Span, Words};
+use crate::trace::span::{Batch, Cause, Kind, Origin, Protocol, Side, Span, Words};
+use crate::trace::trust::Notes;
 
 pub(super) fn write(exchange: &Exchange, record: &Record, flag: Flag, ended: Instant) {
     let Some(trace) = record.trace else { return };
@@ -36,7 +37,11 @@ pub(super) fn write(exchange: &Exchange, record: &Record, flag: Flag, ended: Ins
                 (Some(status), _) => Cause::Status(status.as_u16()),
                 (None, flag) => Cause::Flag(flag.unwrap_or(Flag::Ok)),
             });
-            let attempted = attempted(base, exchange, attempt, flag, ended);
+            let mut attempted = attempted(base, exchange, attempt, flag, ended);
+            if mode == Mode::Gateway {
+                // The request's own span has it.
+                attempted.context.link = None;
+            }
             let last = record.attempts.last().is_some_and(|last| last.span == attempt.span);
             let grpc_status = if last { base.grpc_status } else { None };
             batch.push(Span { parent, resent, cause, grpc_status, ..attempted });
@@ -97,7 +102,22 @@ fn base(
         path: path.map_or(Words::default(), |path| batch.word(path.path().as_bytes(), PATH)),
         query: path.and_then(|path| path.query()).map_or(Words::default(), |query| batch.word(query.as_bytes(), QUERY)),
         route: Words::default(),
+        context: origin(&record.notes, batch),
         agent: record.agent.as_ref().map_or(Words::default(), |agent| batch.word(agent.as_bytes(), AGENT)),
+    }
+}
+
+fn origin(notes: &Notes, batch: &mut Batch) -> Origin {
+    let mut word =
+        |value: &Option<HeaderValue>| value.as_ref().map_or(Words::default(), |value| batch.word(value.as_bytes(), ID));
+    Origin {
+        source: notes.source,
+        disagreed: notes.disagreed,
+        inferred: notes.inferred,
+        decided: notes.decided,
+        link: notes.link,
+        request_id: word(&notes.request_id),
+        debug_id: word(&notes.debug_id),
     }
 }
 
@@ -136,3 +156,4 @@ const HOST: usize = 256;
 const PATH: usize = 1024;
 const QUERY: usize = 1024;
 const AGENT: usize = 256;
+const ID: usize = 256;

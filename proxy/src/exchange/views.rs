@@ -74,6 +74,9 @@ fn fill(line: &mut Object, exchange: &Exchange, record: &Record, flag: Flag, end
         line.id("traceId", context.trace);
         line.id("spanId", span);
     }
+    if let Some(id) = &record.notes.request_id {
+        line.bytes("requestId", id.as_bytes());
+    }
 }
 
 fn protocol(version: http::Version) -> &'static str {

@@ -19,6 +19,7 @@ use super::websocket;
 use crate::connection::Connection;
 use crate::error::Flag;
 use crate::exchange::Open;
+use crate::trail;
 use crate::tunnel;
 
 /// The client's half of a possible upgrade. It must leave the request before the head is used for anything else.
@@ -102,6 +103,7 @@ pub fn answered(
             return refused(open, &head.method, Flag::ProtocolError, connection);
         }
         open.exchange().answered(parts.status, None);
+        trail::tell(open.exchange(), &mut parts.headers, false);
         if open.exchange().is_grpc()
             && let Some(status) = grpc::status(&parts.headers)
         {

@@ -5,8 +5,10 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
+use super::propagate::Format;
 use super::redact;
 use super::span::{Batch, Cause, Kind, Protocol, Span};
+use super::trust::Inferred;
 use crate::error::Fault;
 
 /// Takes attributes, in whatever form spans are encoded.
@@ -156,6 +158,29 @@ impl<'a> Told<'a> {
         }
         to.text("spanmesh.side", span.side.name());
         to.text("spanmesh.response.flag", span.flag.name());
+        self.context(to);
+    }
+
+    fn context(&self, to: &mut impl Fields) {
+        let Self { span: Span { context, .. }, batch } = *self;
+        if let Some(decided) = context.decided {
+            to.text("spanmesh.sampling.decision", decided.name());
+        }
+        if let Some(source) = context.source {
+            to.text("spanmesh.context.source", source.name());
+        }
+        if !context.disagreed.is_empty() {
+            let names: Vec<_> = context.disagreed.iter().map(Format::name).collect();
+            to.text("spanmesh.context.conflict", &names.join(","));
+        }
+        if let Some(inferred @ (Inferred::Link | Inferred::Parent)) = context.inferred {
+            to.text("spanmesh.context.inferred", inferred.name());
+        }
+        for (key, words) in [("spanmesh.request_id", context.request_id), ("jaeger-debug-id", context.debug_id)] {
+            if !words.is_empty() {
+                to.text(key, &batch.text(words));
+            }
+        }
     }
 
     /// As the request names it, else as it was reached.
@@ -278,6 +303,7 @@ mod tests {
             id: SpanId::from_bytes([2; 8]).expect("an id"),
             parent: None,
             flags: 1,
+            context: Default::default(),
             kind,
             side: if kind == Kind::Server { Side::Server } else { Side::Client },
             start_nanos: 1,

@@ -13,12 +13,14 @@ pub struct TraceContext {
     pub sampled: bool,
     /// The 56 low bits of the trace id are random (W3C level 2). Copied on, never added to a trace that others began.
     pub random: bool,
+    /// Somebody who may do so has forced the trace; sampled, and no later rule says otherwise.
+    pub debug: bool,
 }
 
 impl TraceContext {
     /// A trace that begins here. New traces are kept.
     pub fn root(rng: &mut impl RngExt) -> Self {
-        Self { trace: random_trace(rng), parent: None, sampled: true, random: true }
+        Self { trace: random_trace(rng), parent: None, sampled: true, random: true, debug: false }
     }
 }
 

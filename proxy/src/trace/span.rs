@@ -7,6 +7,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use spanmesh_proto::{SpanId, TraceId};
 
+use super::propagate::Format;
+use super::sample::By;
+use super::trust::{Inferred, Set};
 use crate::error::Flag;
 
 /// One finished span.
@@ -47,6 +50,20 @@ pub struct Span {
     pub query: Words,
     pub route: Words,
     pub agent: Words,
+    pub context: Origin,
+}
+
+/// How a span came to its trace.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Origin {
+    pub source: Option<Format>,
+    pub disagreed: Set,
+    pub inferred: Option<Inferred>,
+    pub decided: Option<By>,
+    /// A span of another trace that this one goes back to.
+    pub link: Option<(TraceId, SpanId)>,
+    pub request_id: Words,
+    pub debug_id: Words,
 }
 
 /// The numbers are OTLP's.

@@ -1,15 +1,17 @@
 //! A listener as one worker serves it: its configuration with the names resolved, and its numbers.
 
 use std::cell::Cell;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::{ListenerProtocol, Mode, Trust, Underscores};
+use crate::config::{AnswerTrace, ListenerProtocol, Mode, Trust, TrustClients, Underscores};
 use crate::http::pool::Upstream;
 use crate::meters::ListenerMeters;
 use crate::rules::route::Route;
+use crate::trace::trust::Rules;
 
 pub struct Listener {
     pub name: String,
@@ -17,6 +19,9 @@ pub struct Listener {
     pub transparent: bool,
     pub protocol: ListenerProtocol,
     pub trust: Trust,
+    pub trust_clients: Vec<TrustClients>,
+    pub rules: Rc<Rules>,
+    pub answer_trace: AnswerTrace,
     pub underscores: Underscores,
     pub upstream: Option<Rc<Upstream>>,
     pub routes: Vec<Rc<Route<Rc<Upstream>>>>,
@@ -43,6 +48,12 @@ impl Listener {
     pub fn closed(&self) {
         self.active.set(self.active.get().saturating_sub(1));
         self.meters.closed();
+    }
+
+    /// How far a client is believed.
+    pub fn trust_in(&self, client: IpAddr) -> Trust {
+        let holds = |entry: &&TrustClients| entry.clients.iter().any(|network| network.contains(client));
+        self.trust_clients.iter().find(holds).map_or(self.trust, |entry| entry.trust)
     }
 
     /// Counted over all listeners of the worker.

@@ -41,6 +41,7 @@ use crate::system::files::Descriptors;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{Registry, family};
 use crate::trace::export::{Batches, SpanBuffer};
+use crate::trace::{sample, trust};
 
 /// What a worker is made from.
 pub struct Plan {
@@ -242,7 +243,9 @@ pub fn build(plan: &Plan) -> io::Result<Built> {
         addresses: RefCell::new(LocalAddresses::read(Instant::now())?),
         pipes: Pipes::new(plan.shared.pipes.clone()),
         handshakes: Semaphore::new(limits.handshakes.div_ceil(plan.workers)),
-        baggage: config.policy.propagation.baggage,
+        ink: RefCell::default(),
+        in_flight: (config.role == config::Role::Sidecar).then(|| plan.shared.in_flight.clone()),
+        node: config.node.clone(),
         own: plan.own.clone(),
     };
     Ok((Rc::new(worker), listeners, active))
@@ -287,6 +290,12 @@ fn listener(
         transparent: listener.transparent,
         protocol: listener.protocol,
         trust: listener.trust,
+        trust_clients: listener.trust_clients.clone(),
+        rules: Rc::new(trust::Rules {
+            propagation: listener.propagation.clone().unwrap_or_else(|| plan.config.policy.propagation.clone()),
+            sampling: sample::Policy::default(),
+        }),
+        answer_trace: listener.answer_trace,
         underscores: listener.underscores,
         upstream: listener.upstream.as_deref().and_then(|name| upstreams.configured(name)),
         routes: routes?,

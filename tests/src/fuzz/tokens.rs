@@ -7,6 +7,7 @@ pub fn of(target: &str) -> Vec<&'static [u8]> {
         "client_http1" | "client_http2" | "strict" => REQUESTS,
         "origin_http1" | "origin_http2" => ANSWERS,
         "config" => CONFIG,
+        "propagate" => CONTEXTS,
         _ => OTHERS,
     };
     all.extend(more.iter().map(|token| token.as_bytes()));
@@ -232,6 +233,38 @@ const CONFIG: &[&str] = &[
     "{",
     "}",
     "\0SPANMESH_LIMITS=",
+];
+
+const CONTEXTS: &[&str] = &[
+    "traceparent:",
+    "tracestate:",
+    "baggage:",
+    "b3:",
+    "x-b3-traceid:",
+    "x-b3-spanid:",
+    "x-b3-sampled:",
+    "x-b3-flags:1",
+    "uber-trace-id:",
+    "jaeger-debug-id:",
+    "x-amzn-trace-id:Root=1-",
+    ";Parent=",
+    ";Sampled=?",
+    "x-datadog-trace-id:",
+    "x-datadog-parent-id:",
+    "x-datadog-tags:_dd.p.tid=",
+    "x-cloud-trace-context:",
+    ";o=1",
+    "sw8:1-",
+    "grpc-trace-bin:AA",
+    "ot-tracer-traceid:",
+    "ot-tracer-spanid:",
+    "0af7651916cd43dd8448eb211c80319c",
+    "00f067aa0ba902b7",
+    "00000000000000000000000000000000",
+    "-01",
+    "%3A",
+    "ot=th:8;rv:80000000000000",
+    "spanmesh=1",
 ];
 
 const OTHERS: &[&str] = &[

@@ -49,6 +49,7 @@ mod streaming;
 mod timeouts;
 mod tls_passthrough;
 mod trace;
+mod trace_formats;
 mod trailers;
 mod upgrades;
 mod upstream_tls;

@@ -18,7 +18,7 @@ use crate::http::pool::Age;
 use crate::http::replay::{Gate, Replay};
 use crate::http::websocket;
 use crate::rules::retry::Failure;
-use crate::trace::w3c;
+use crate::trail;
 
 /// The request's body and headers, as far as another attempt can still have them.
 pub(super) struct Supply {
@@ -91,12 +91,12 @@ impl Supply {
             && let (mut request, version) = *unsent
             && version == lease.version()
         {
-            w3c::inject(request.headers_mut(), &job.context, span);
+            inject(job, lease, span, &mut request);
             return Ok((request, self.gate.clone()));
         }
         let mut request = shape(job, lease)?;
         switch(job, lease, &mut request, !matches!(self.body, Stock::Empty)).await?;
-        w3c::inject(request.headers_mut(), &job.context, span);
+        inject(job, lease, span, &mut request);
         let mut body = self.body(job, lease, &mut request)?;
         if !body.is_end_stream() {
             let taken = match lease.version() {
@@ -135,6 +135,11 @@ impl Supply {
             }
         }
     }
+}
+
+fn inject<B>(job: &Job<'_>, lease: &Lease, span: SpanId, request: &mut Request<B>) {
+    let address = lease.endpoint().address();
+    trail::inject(job.exchange, job.head, address, &job.context, span, request.headers_mut());
 }
 
 /// The head for the next hop.

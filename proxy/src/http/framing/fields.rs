@@ -209,7 +209,7 @@ static RELIED_ON: [HeaderName; 22] = [
 ];
 
 /// What proxies tell of a request's way, and of its trace.
-const WRITTEN: [&str; 11] = [
+const WRITTEN: [&str; 15] = [
     "x-real-ip",
     "x-request-id",
     "traceparent",
@@ -220,9 +220,13 @@ const WRITTEN: [&str; 11] = [
     "x-amzn-trace-id",
     "x-cloud-trace-context",
     "sw8",
+    "sw8-x",
+    "sw8-correlation",
     "grpc-trace-bin",
+    "jaeger-debug-id",
+    "jaeger-baggage",
 ];
-const WRITTEN_PREFIXES: [&str; 5] = ["x-forwarded-", "x-b3-", "x-datadog-", "uberctx-", "spanmesh-"];
+const WRITTEN_PREFIXES: [&str; 6] = ["x-forwarded-", "x-b3-", "x-datadog-", "uberctx-", "ot-", "spanmesh-"];
 
 #[cfg(test)]
 mod tests {

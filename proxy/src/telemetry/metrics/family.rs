@@ -168,6 +168,14 @@ families! {
         "Spans made and neither exported nor dropped yet.";
     Counter CONTEXT_MALFORMED "context_malformed" None ["format"]
         "Trace contexts that could not be read.";
+    Counter CONTEXT_CONFLICTS "context_conflicts" None ["kept" "dropped"]
+        "Requests whose formats said different things, by the format that was believed and one that was not.";
+    Counter CONTEXT_NOT_PROPAGATED "context_not_propagated" None ["format"]
+        "Attempts whose trace a configured format could not say.";
+    Counter CONTEXT_INFERRED "context_inferred" None ["outcome"]
+        "Requests without a context from a sidecar's application: linked to the only request that it worked on, or given it as parent, or neither because it worked on several or on nobody's.";
+    Counter BAGGAGE_CUT "baggage_cut" None []
+        "Requests whose baggage had more members or bytes than must be carried, so that some went.";
 
     // The proxy itself
     Counter LOG_LINES_DROPPED "log_lines_dropped" None ["target" "reason"]

@@ -51,6 +51,14 @@ fn span(object: &mut Object, told: &Told<'_>) {
     object.text("startTimeUnixNano", &span.start_nanos.to_string());
     object.text("endTimeUnixNano", &span.end_nanos.to_string());
     object.list("attributes", |list| told.describe(&mut Attributes(list)));
+    if let Some((trace, id)) = span.context.link {
+        object.list("links", |list| {
+            list.object(|link| {
+                link.text("traceId", &trace.to_string());
+                link.text("spanId", &id.to_string());
+            });
+        });
+    }
     if told.error().is_some() {
         object.object("status", |status| status.number("code", STATUS_ERROR));
     }

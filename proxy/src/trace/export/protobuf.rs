@@ -33,6 +33,12 @@ fn span(out: &mut Vec<u8>, told: &Told<'_>) {
     fixed64(out, 7, span.start_nanos);
     fixed64(out, 8, span.end_nanos);
     told.describe(&mut Attributes(out, 9));
+    if let Some((trace, id)) = span.context.link {
+        message(out, 13, |out| {
+            bytes(out, 1, &trace.to_bytes());
+            bytes(out, 2, &id.to_bytes());
+        });
+    }
     if told.error().is_some() {
         message(out, 15, |out| number(out, 3, STATUS_ERROR));
     }

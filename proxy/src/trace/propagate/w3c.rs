@@ -1,39 +1,37 @@
-//! W3C Trace Context, level 2: reading and writing `traceparent`. `tracestate` passes through untouched while the
-//! trace goes on, and is dropped with the trace that it described when the trace begins anew.
-//! Pure over header values; which values are believed is `trust`'s affair.
+//! W3C Trace Context, level 2: reading and writing `traceparent`. `tracestate` (`state`) passes through untouched while
+//! the trace goes on.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use bytes::BytesMut;
+use http::{HeaderMap, HeaderName};
 use spanmesh_proto::{SpanId, TraceId};
 
-use super::context::TraceContext;
+use super::ink::Ink;
+use super::text::put_hex;
+use super::{Decision, Found, Reading};
+use crate::trace::context::TraceContext;
 
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+pub static NAMES: [HeaderName; 2] = [TRACEPARENT, TRACESTATE];
 
-/// What a request's headers say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extracted {
-    /// No `traceparent`.
-    Absent,
-    Valid(TraceContext),
-    /// Present but unreadable, or there twice: the trace begins anew.
-    Malformed,
+/// Two lines are malformed even where they say the same.
+pub fn read(headers: &HeaderMap) -> Reading {
+    let mut lines = headers.get_all(TRACEPARENT).iter();
+    let Some(first) = lines.next() else { return Reading::Absent };
+    if lines.next().is_some() {
+        return Reading::Malformed;
+    }
+    parse(first.as_bytes()).map_or(Reading::Malformed, Reading::Valid)
 }
 
-pub fn extract(headers: &HeaderMap) -> Extracted {
-    let mut lines = headers.get_all(TRACEPARENT).iter();
-    let Some(first) = lines.next() else { return Extracted::Absent };
-    if lines.next().is_some() {
-        return Extracted::Malformed;
-    }
-    match parse(first.as_bytes()) {
-        Some(context) => Extracted::Valid(context),
-        None => Extracted::Malformed,
-    }
+pub fn write(headers: &mut HeaderMap, context: &TraceContext, span: SpanId, ink: &mut Ink) -> Option<()> {
+    let value = ink.value(LENGTH, |out| put(out, context, span))?;
+    headers.insert(TRACEPARENT, value);
+    Some(())
 }
 
 /// `vv-trace-parent-flags`. Version 00 has exactly 55 bytes; a higher version may go on after a dash; ff is invalid.
-pub fn parse(text: &[u8]) -> Option<TraceContext> {
+pub fn parse(text: &[u8]) -> Option<Found> {
     let mut cursor = Cursor(text);
     let [version] = spanmesh_proto::ids::hex::<1>(cursor.take(2)?)?;
     cursor.dash()?;
@@ -49,35 +47,18 @@ pub fn parse(text: &[u8]) -> Option<TraceContext> {
         (_, [b'-', ..]) => {}
         _ => return None,
     }
-    Some(TraceContext { trace, parent: Some(parent), sampled: flags & SAMPLED != 0, random: flags & RANDOM != 0 })
+    let decision = Decision::of(flags & SAMPLED != 0);
+    Some(Found { random: flags & RANDOM != 0, ..Found::new(trace, Some(parent), decision) })
 }
 
-/// Writes the header for the next hop, whose parent is `span`. A restarted trace takes no `tracestate` along.
-pub fn inject(headers: &mut HeaderMap, context: &TraceContext, span: SpanId) {
-    headers.insert(TRACEPARENT, value(context, span));
-    if context.parent.is_none() {
-        headers.remove(TRACESTATE);
-    }
-}
-
-fn value(context: &TraceContext, span: SpanId) -> HeaderValue {
-    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-    write_hex(text.get_mut(3..35), &context.trace.to_bytes());
-    write_hex(text.get_mut(36..52), &span.to_bytes());
+fn put(out: &mut BytesMut, context: &TraceContext, span: SpanId) {
     let flags = (u8::from(context.sampled) * SAMPLED) | (u8::from(context.random) * RANDOM);
-    write_hex(text.get_mut(53..55), &[flags]);
-    // Digits and dashes only, so this cannot fail; an empty value would be dropped by the next hop's parser.
-    HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static(""))
-}
-
-fn write_hex(target: Option<&mut [u8]>, bytes: &[u8]) {
-    let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
-    for (pair, byte) in target.unwrap_or_default().chunks_exact_mut(2).zip(bytes) {
-        if let [high, low] = pair {
-            *high = digit(byte >> 4);
-            *low = digit(byte & 0x0f);
-        }
-    }
+    out.extend_from_slice(b"00-");
+    put_hex(out, &context.trace.to_bytes());
+    out.extend_from_slice(b"-");
+    put_hex(out, &span.to_bytes());
+    out.extend_from_slice(b"-");
+    put_hex(out, &[flags]);
 }
 
 struct Cursor<'a>(&'a [u8]);
@@ -94,20 +75,26 @@ impl<'a> Cursor<'a> {
     }
 }
 
+const LENGTH: usize = 55;
 const SAMPLED: u8 = 0x01;
 const RANDOM: u8 = 0x02;
 
 /// Arbitrary bytes never panic, and whatever is accepted is written back as the same context.
 pub fn fuzz_traceparent(data: &[u8]) {
-    if let Some(context) = parse(data) {
-        let Some(parent) = context.parent else { return };
-        let written = value(&context, parent);
-        assert_eq!(parse(written.as_bytes()), Some(context));
-    }
+    let Some(found) = parse(data) else { return };
+    let Some(ids) = found.ids else { return };
+    let Some(parent) = ids.parent else { return };
+    let sampled = found.decision == Decision::Accept;
+    let context = TraceContext { trace: ids.trace, parent: None, sampled, random: found.random, debug: false };
+    let mut out = BytesMut::new();
+    put(&mut out, &context, parent);
+    assert_eq!(parse(&out), Some(found));
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     const GOOD: &str = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01";
@@ -124,9 +111,13 @@ mod tests {
 
     #[test]
     fn a_good_header_is_read_and_written_the_same() {
-        let context = parse(GOOD.as_bytes()).expect("valid");
-        assert!(context.sampled && !context.random);
-        assert_eq!(value(&context, context.parent.expect("parent")), GOOD);
+        let found = parse(GOOD.as_bytes()).expect("valid");
+        assert!(found.decision == Decision::Accept && !found.random);
+        let ids = found.ids.expect("ids");
+        let context = TraceContext { trace: ids.trace, parent: None, sampled: true, random: false, debug: false };
+        let mut headers = HeaderMap::new();
+        write(&mut headers, &context, ids.parent.expect("parent"), &mut Ink::default()).expect("written");
+        assert_eq!(headers.get(TRACEPARENT).expect("traceparent"), GOOD);
     }
 
     #[test]
@@ -151,7 +142,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append(TRACEPARENT, HeaderValue::from_static(GOOD));
         headers.append(TRACEPARENT, HeaderValue::from_static(GOOD));
-        assert_eq!(extract(&headers), Extracted::Malformed);
+        assert_eq!(read(&headers), Reading::Malformed);
     }
 
     #[test]

@@ -1,0 +1,125 @@
+//! Where the road meets the trace: settles a request's context with what its listener, its worker and its client are,
+//! writes it for the next hop, and tells it to the client. The decisions themselves are `trace::trust`'s.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use spanmesh_proto::SpanId;
+
+use crate::config::{AnswerTrace, Mode};
+use crate::connection::Connection;
+use crate::exchange::{Exchange, Open};
+use crate::http::headers::{Head, Upgrade};
+use crate::trace::context::{self, TraceContext};
+use crate::trace::propagate::{Hop, baggage, text};
+use crate::trace::trust;
+
+/// The trace that a request belongs to, and the span that it has here.
+pub fn settle(connection: &Rc<Connection>, open: &Open, head: &mut Head) -> (TraceContext, SpanId) {
+    let (worker, listener) = (&connection.worker, &connection.listener);
+    let trust = listener.trust_in(connection.peer.ip());
+    // What an application sends may come from what it works on.
+    let origin = || match (listener.mode, &worker.in_flight) {
+        (Mode::Outbound, Some(in_flight)) => Some(in_flight.origin(open.exchange().opened())),
+        _ => None,
+    };
+    let (settled, span) = {
+        let (mut rng, mut ink) = (worker.rng.borrow_mut(), worker.ink.borrow_mut());
+        let settled = trust::settle(&mut head.headers, trust, &listener.rules, origin, &mut *rng, &mut ink);
+        (settled, context::random_span(&mut *rng))
+    };
+    worker.meters.settled(&settled);
+    let context = settled.context;
+    open.exchange().traced(context, span, settled.notes);
+    if let (Mode::Inbound, Some(in_flight), Upgrade::No) = (listener.mode, &worker.in_flight, &head.upgrade) {
+        open.exchange().works(in_flight.enter(context, span, open.exchange().opened()));
+    }
+    (context, span)
+}
+
+/// Tells the next hop. Baggage is for the mesh; an inbound side's application belongs to it wherever it listens.
+pub fn inject(
+    exchange: &Exchange,
+    head: &Head,
+    address: SocketAddr,
+    context: &TraceContext,
+    span: SpanId,
+    headers: &mut HeaderMap,
+) {
+    let connection = exchange.connection();
+    let (worker, listener) = (&connection.worker, &connection.listener);
+    let propagation = &listener.rules.propagation;
+    if listener.mode != Mode::Inbound
+        && !propagation.outside_baggage
+        && !propagation.mesh.iter().any(|network| network.contains(address.ip()))
+    {
+        baggage::clear(headers);
+    }
+    let node = &worker.node;
+    let hop = Hop { service: &node.service, instance: &node.pod, path: head.path.path(), address };
+    let unsaid = trust::inject(headers, &listener.rules, context, span, &hop, &mut worker.ink.borrow_mut());
+    if !unsaid.is_empty() {
+        worker.meters.not_propagated(unsaid);
+    }
+}
+
+/// Tells the client, where the listener is asked to. `own` answers always say it: whoever gets one has nothing else.
+pub fn tell(exchange: &Exchange, headers: &mut HeaderMap, own: bool) {
+    let connection = exchange.connection();
+    let wanted = connection.listener.answer_trace;
+    if wanted == AnswerTrace::None && !own {
+        return;
+    }
+    let Some((context, span)) = exchange.trace() else { return };
+    let mut ink = connection.worker.ink.borrow_mut();
+    if own || wanted == AnswerTrace::TraceId {
+        let value = ink.value(32, |out| text::put_hex(out, &context.trace.to_bytes()));
+        value.map(|value| headers.insert(X_TRACE_ID, value));
+    }
+    if wanted == AnswerTrace::ServerTiming {
+        let flags = u8::from(context.sampled) | u8::from(context.random) << 1;
+        let value = ink.value(80, |out| {
+            out.extend_from_slice(b"traceparent;desc=\"00-");
+            text::put_hex(out, &context.trace.to_bytes());
+            out.extend_from_slice(b"-");
+            text::put_hex(out, &span.to_bytes());
+            out.extend_from_slice(b"-");
+            text::put_hex(out, &[flags]);
+            out.extend_from_slice(b"\"");
+        });
+        // Beside what the application has to say of its times, but never beside another trace's entry.
+        let others: Vec<HeaderValue> = headers.get_all(SERVER_TIMING).iter().filter_map(without_trace).collect();
+        headers.remove(SERVER_TIMING);
+        for other in others.into_iter().chain(value) {
+            headers.append(SERVER_TIMING, other);
+        }
+    }
+}
+
+/// An answer to a request that was refused before its trace was settled gets one all the same, of which no span is made.
+pub fn name(exchange: &Exchange) {
+    if exchange.trace().is_none() {
+        let worker = &exchange.connection().worker;
+        let mut rng = worker.rng.borrow_mut();
+        let context = TraceContext { sampled: false, ..TraceContext::root(&mut *rng) };
+        exchange.traced(context, context::random_span(&mut *rng), trust::Notes::default());
+    }
+}
+
+/// The line without entries of that name. A comma in quotes parts entries too, which at worst cuts one that imitates ours.
+fn without_trace(line: &HeaderValue) -> Option<HeaderValue> {
+    let is_trace = |entry: &[u8]| {
+        let name = entry.trim_ascii_start();
+        name.get(..11).is_some_and(|name| name.eq_ignore_ascii_case(b"traceparent"))
+    };
+    let bytes = line.as_bytes();
+    if !bytes.split(|byte| *byte == b',').any(is_trace) {
+        return Some(line.clone());
+    }
+    let kept: Vec<&[u8]> = bytes.split(|byte| *byte == b',').filter(|entry| !is_trace(entry)).collect();
+    HeaderValue::from_bytes(&kept.join(&b',')).ok().filter(|value| !value.as_bytes().trim_ascii().is_empty())
+}
+
+const X_TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
