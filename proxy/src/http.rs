@@ -7,7 +7,6 @@ pub mod body;
 pub mod client;
 pub mod counted;
 pub mod cut;
-pub mod farewell;
 pub mod finish;
 pub mod framing;
 pub mod grpc;

@@ -16,7 +16,6 @@ use tokio::time::{Instant, Sleep};
 use super::attempts;
 use super::client::Lease;
 use super::cut::{Cut, Uploads};
-use super::farewell::Farewells;
 use super::grpc;
 use super::headers::{self, Trailers};
 use super::replay::{Broken, Gate, Replay};
@@ -149,7 +148,6 @@ pub struct RequestBody {
     exchange: Rc<Exchange>,
     trailers: Trailers,
     upload: Option<(Cut, Uploads)>,
-    farewells: Option<Rc<Farewells>>,
 }
 
 enum Source {
@@ -161,20 +159,20 @@ enum Source {
 
 impl RequestBody {
     pub fn empty(exchange: Rc<Exchange>) -> Self {
-        Self { source: Source::Empty, exchange, trailers: Trailers::All, upload: None, farewells: None }
+        Self { source: Source::Empty, exchange, trailers: Trailers::All, upload: None }
     }
 
     pub fn direct(body: Upload, exchange: Rc<Exchange>) -> Self {
         let source = if body.is_end_stream() { Source::Empty } else { Source::Direct(body) };
-        Self { source, exchange, trailers: Trailers::All, upload: None, farewells: None }
+        Self { source, exchange, trailers: Trailers::All, upload: None }
     }
 
     pub fn replayed(body: Replay, exchange: Rc<Exchange>) -> Self {
-        Self { source: Source::Replayed(body), exchange, trailers: Trailers::All, upload: None, farewells: None }
+        Self { source: Source::Replayed(body), exchange, trailers: Trailers::All, upload: None }
     }
 
     pub fn gated(body: Upload, gate: Gate, exchange: Rc<Exchange>) -> Self {
-        Self { source: Source::Gated(body, gate), exchange, trailers: Trailers::All, upload: None, farewells: None }
+        Self { source: Source::Gated(body, gate), exchange, trailers: Trailers::All, upload: None }
     }
 
     pub fn trailers(mut self, taken: Trailers) -> Self {
@@ -182,11 +180,8 @@ impl RequestBody {
         self
     }
 
-    pub fn upload(mut self, upload: Option<(Cut, Uploads, Rc<Farewells>)>) -> Self {
-        if let Some((cut, uploads, farewells)) = upload {
-            self.upload = Some((cut, uploads));
-            self.farewells = Some(farewells);
-        }
+    pub fn upload(mut self, upload: Option<(Cut, Uploads)>) -> Self {
+        self.upload = upload;
         self
     }
 }
@@ -248,11 +243,6 @@ impl Body for RequestBody {
             Some(Err(error)) => {
                 let flag = fault(&error, &this.exchange);
                 this.exchange.request_failed(flag);
-                // The client has reset its stream, and the engine drops what waits for the answer, and this with it.
-                let leaves = flag == Flag::ClientReset && this.exchange.connection().http2.get();
-                if leaves && this.farewells.as_ref().is_some_and(|farewells| !farewells.allows(Instant::now())) {
-                    return Poll::Pending;
-                }
                 Some(Err(BodyError::new(flag, Some(reason(&error).unwrap_or(h2::Reason::CANCEL)))))
             }
         })
@@ -369,13 +359,7 @@ impl ResponseBody {
             open.end(flag.unwrap_or(Flag::Ok), now);
         }
         if let Some(lease) = self.lease.take() {
-            match std::mem::replace(&mut self.source, Answer::Empty) {
-                Answer::Stream(rest) if flag == Some(Flag::ClientReset) => lease.give_up(rest, now),
-                source => {
-                    self.source = source;
-                    lease.give_back(flag.is_none(), now);
-                }
-            }
+            lease.give_back(flag.is_none(), now);
         }
         if let Some(gate) = self.gate.take() {
             gate.refuse();

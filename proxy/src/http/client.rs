@@ -26,7 +26,6 @@ use super::attempts;
 use super::body::RequestBody;
 use super::counted::Counted;
 use super::cut::{Cut, Uploads};
-use super::farewell::Farewells;
 use super::framing::answers::{Answering, Awaited};
 use super::pool::Pooled;
 use super::windows::Windows;
@@ -251,7 +250,6 @@ where
         born: Instant::now(),
         settings: connection,
         uploads,
-        farewells: Rc::default(),
     })))
 }
 
@@ -287,7 +285,6 @@ pub struct Http2 {
     pub born: Instant,
     settings: Rc<dyn PeerSettings>,
     uploads: Uploads,
-    farewells: Rc<Farewells>,
 }
 
 impl Http2 {
@@ -373,41 +370,13 @@ pub type Sent = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
 pin_project! {
     /// Waits for the answer over either protocol.
     #[project = Projected]
-    enum Sending<A> {
+    enum Sending<A, B> {
         Http1 { #[pin] answer: A },
-        Http2 { #[pin] answer: Promised },
+        Http2 { #[pin] answer: B },
     }
 }
 
-/// The answer of a stream. Given up before it came, the stream is reset when that does no harm.
-struct Promised {
-    answer: Option<Pin<Box<dyn Future<Output = Sent>>>>,
-    shared: Rc<Http2>,
-    upload: Option<Cut>,
-}
-
-impl Future for Promised {
-    type Output = Sent;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Sent> {
-        let Some(answer) = &mut self.answer else { return Poll::Pending };
-        let polled = answer.as_mut().poll(cx);
-        if polled.is_ready() {
-            self.answer = None;
-        }
-        polled
-    }
-}
-
-impl Drop for Promised {
-    fn drop(&mut self) {
-        if let Some(answer) = self.answer.take() {
-            Stream::new(self.shared.clone()).give_up(answer, self.upload.take());
-        }
-    }
-}
-
-impl<A: Future<Output = Sent>> Future for Sending<A> {
+impl<A: Future<Output = Sent>, B: Future<Output = Sent>> Future for Sending<A, B> {
     type Output = Sent;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Sent> {
@@ -438,28 +407,6 @@ impl Drop for Task {
 /// One stream of a shared connection, counted until this is dropped.
 struct Stream(Rc<Http2>);
 
-impl Stream {
-    fn new(shared: Rc<Http2>) -> Self {
-        shared.streams.set(shared.streams.get() + 1);
-        Self(shared)
-    }
-
-    /// `rest` is what is left of its answer.
-    fn give_up(self, rest: impl std::any::Any, upload: Option<Cut>) {
-        let farewells = self.0.farewells.clone();
-        farewells.take((upload.map(CutAtEnd), rest, self));
-    }
-}
-
-/// Ends the upload with the rest.
-struct CutAtEnd(Cut);
-
-impl Drop for CutAtEnd {
-    fn drop(&mut self) {
-        self.0.cut();
-    }
-}
-
 impl Drop for Stream {
     fn drop(&mut self) {
         self.0.streams.set(self.0.streams.get().saturating_sub(1));
@@ -482,9 +429,10 @@ impl Lease {
     }
 
     pub fn http2(shared: Rc<Http2>, endpoint: Rc<Pooled>, in_flight: InFlight) -> Self {
+        shared.streams.set(shared.streams.get() + 1);
         let reused = shared.used.get();
         let born = shared.born;
-        let connection = Leased::Http2(shared.send.clone(), Stream::new(shared));
+        let connection = Leased::Http2(shared.send.clone(), Stream(shared));
         let in_flight = (in_flight, endpoint.meters.attempt());
         Self { connection, endpoint, in_flight, born, reused, keep: true, upload: OnceCell::new() }
     }
@@ -518,9 +466,7 @@ impl Lease {
             }
             Leased::Http2(send, stream) => {
                 stream.0.used.set(true);
-                let answer: Pin<Box<dyn Future<Output = Sent>>> = Box::pin(send.try_send_request(request));
-                let upload = self.upload.get().cloned();
-                Sending::Http2 { answer: Promised { answer: Some(answer), shared: stream.0.clone(), upload } }
+                Sending::Http2 { answer: send.try_send_request(request) }
             }
         }
     }
@@ -535,22 +481,16 @@ impl Lease {
     }
 
     /// What the request's body must tell so that its upload can be ended.
-    pub fn upload(&self) -> Option<(Cut, Uploads, Rc<Farewells>)> {
-        let Leased::Http2(_, Stream(shared)) = &self.connection else { return None };
-        Some((self.upload.get_or_init(Cut::default).clone(), shared.uploads.clone(), shared.farewells.clone()))
+    pub fn upload(&self) -> Option<(Cut, Uploads)> {
+        match &self.connection {
+            Leased::Http1(..) => None,
+            Leased::Http2(_, stream) => Some((self.upload.get_or_init(Cut::default).clone(), stream.0.uploads.clone())),
+        }
     }
 
     /// The connection closes behind this answer.
     pub fn is_last(&mut self) {
         self.keep = false;
-    }
-
-    /// Nobody wants what is left of the answer.
-    pub fn give_up(self, rest: Incoming, now: Instant) {
-        match self.connection {
-            Leased::Http1(..) => self.give_back(false, now),
-            Leased::Http2(_, stream) => stream.give_up(rest, self.upload.into_inner()),
-        }
     }
 
     /// The answer has ended; `whole` when its last byte came.

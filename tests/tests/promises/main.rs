@@ -40,7 +40,6 @@ mod own_answers;
 mod pools;
 mod readme;
 mod resets;
-mod resets_of_strangers;
 mod retries;
 mod slow_heads;
 mod small_pieces;
