@@ -139,6 +139,7 @@ section! {
         pipe_bytes: usize as Size [0usize ..= GI] = 16 * MI,
         /// What the windows of all HTTP/2 connections together may let their peers send ahead, and never more than a
         /// quarter of the container's memory. A connection takes 16 MiB of it; one that finds less opens a window of 1 MiB.
+        /// Half of it is kept for upstreams.
         window_bytes: usize as Size [0usize ..= TI] = GI,
         /// How long the answer to `Expect: 100-continue` is awaited before the body is sent all the same.
         continue_wait: Duration [MILLISECOND ..= MINUTE] = SECOND,

@@ -205,7 +205,7 @@ where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let uploads = Uploads::default();
-    let window = settings.windows.open();
+    let window = settings.windows.upstream();
     let (seen, meters) = (Arc::<Seen>::default(), settings.meters.clone());
     let io = Counted::upstream(io, seen.clone(), settings.frames);
     let (send, connection) = http2::Builder::new(uploads.clone())

@@ -75,7 +75,7 @@ pub async fn http1(connection: Rc<Connection>, io: impl Socket) {
 pub async fn http2(connection: Rc<Connection>, io: impl Socket) {
     connection.http2.set(true);
     let limits = &connection.worker.limits;
-    let window = connection.worker.shared.windows.open();
+    let window = connection.worker.shared.windows.client();
     let mut builder = http2::Builder::new(Streams::of(&connection));
     builder
         .timer(TokioTimer::new())

@@ -3,7 +3,8 @@
 //!
 //! A window is a promise of memory, which a hostile peer makes us keep. So a connection's wide window is drawn from the
 //! process's budget and goes back to it with the connection; a connection that finds nothing left works with a narrow
-//! one, slower over long distances and sooner stopped by streams that nobody reads.
+//! one, slower over long distances and sooner stopped by streams that nobody reads. Half of the budget is for upstreams
+//! alone: many clients share such a connection, and none of them shall be able to make it narrow for the others.
 
 use std::sync::Arc;
 
@@ -22,8 +23,18 @@ pub struct Window {
 }
 
 impl Windows {
-    pub fn open(&self) -> Window {
-        match self.0.take(WIDE as usize) {
+    /// For a client's connection.
+    pub fn client(&self) -> Window {
+        Self::opened(self.0.take_leaving(WIDE as usize, self.0.all() / 2))
+    }
+
+    /// For a connection to an upstream.
+    pub fn upstream(&self) -> Window {
+        Self::opened(self.0.take(WIDE as usize))
+    }
+
+    fn opened(lease: Option<Lease>) -> Window {
+        match lease {
             Some(lease) => Window { connection: WIDE, stream: STREAM, _lease: Some(lease) },
             None => Window { connection: NARROW, stream: NARROW_STREAM, _lease: None },
         }
@@ -44,12 +55,15 @@ mod tests {
 
     #[test]
     fn windows_are_narrow_when_the_budget_is_used_up_and_wide_again_after() {
-        let windows = Windows(Budget::new(2 * WIDE as usize));
-        let (first, second) = (windows.open(), windows.open());
+        let windows = Windows(Budget::new(4 * WIDE as usize));
+        let (first, second) = (windows.client(), windows.client());
         assert_eq!((first.connection, second.connection), (WIDE, WIDE));
-        let third = windows.open();
+        let third = windows.client();
         assert_eq!((third.connection, third.stream), (NARROW, NARROW_STREAM));
-        drop((first, third));
-        assert_eq!(windows.open().connection, WIDE);
+        let upstreams = (windows.upstream(), windows.upstream());
+        assert_eq!((upstreams.0.connection, upstreams.1.connection), (WIDE, WIDE), "what clients cannot take");
+        assert_eq!(windows.upstream().connection, NARROW);
+        drop((first, third, upstreams));
+        assert_eq!(windows.client().connection, WIDE);
     }
 }

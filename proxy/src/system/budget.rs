@@ -19,9 +19,19 @@ impl Budget {
         self.all.saturating_sub(self.left.load(Relaxed))
     }
 
+    pub fn all(&self) -> usize {
+        self.all
+    }
+
     /// All of `bytes`, or nothing.
     pub fn take(self: &Arc<Self>, bytes: usize) -> Option<Lease> {
-        let taken = self.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(bytes));
+        self.take_leaving(bytes, 0)
+    }
+
+    /// All of `bytes`, if so much is left behind it.
+    pub fn take_leaving(self: &Arc<Self>, bytes: usize, rest: usize) -> Option<Lease> {
+        let taken =
+            self.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(bytes).filter(|left| *left >= rest));
         taken.ok().map(|_| Lease { budget: self.clone(), bytes })
     }
 }

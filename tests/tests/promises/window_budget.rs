@@ -36,7 +36,7 @@ fn connections_beyond_the_budget_have_narrow_windows_until_others_end() {
         let proxy = Proxy::start(&format!(
             "listeners: [{{name: in, mode: inbound, address: '127.0.0.1:0', upstream: app}}]\n\
              upstreams: [{{name: app, addresses: ['{}'], protocol: http1}}]\n\
-             limits: {{windowBytes: 32Mi}}\n",
+             limits: {{windowBytes: 64Mi}}\n",
             origin.address
         ));
         let (first, connection, stream) = windows(&proxy).await;
