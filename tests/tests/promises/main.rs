@@ -42,6 +42,7 @@ mod readme;
 mod resets;
 mod resets_of_strangers;
 mod retries;
+mod sampling;
 mod slow_heads;
 mod small_pieces;
 mod stalled_clients;
