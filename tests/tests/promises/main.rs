@@ -51,6 +51,7 @@ mod timeouts;
 mod tls_passthrough;
 mod trace;
 mod trace_formats;
+mod trace_w3c;
 mod trailers;
 mod upgrades;
 mod upstream_tls;
