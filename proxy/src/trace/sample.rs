@@ -175,13 +175,14 @@ impl Ot {
 
 /// The member's new value; empty if nothing is left of it.
 pub fn told(ot: Option<&str>, threshold: Told) -> Option<String> {
-    let others = || pairs(ot.unwrap_or_default()).filter(|(key, _)| *key != "th");
-    let mut parts: Vec<String> = others().map(|(key, value)| format!("{key}:{value}")).collect();
-    match threshold {
+    let first = match threshold {
         Told::Unchanged => return None,
-        Told::Erased => {}
-        Told::Set(threshold) => parts.insert(0, format!("th:{}", threshold.digits())),
-    }
+        Told::Erased => None,
+        Told::Set(threshold) => Some(format!("th:{}", threshold.digits())),
+    };
+    let others = pairs(ot.unwrap_or_default()).filter(|(key, _)| *key != "th");
+    let others = others.map(|(key, value)| format!("{key}:{value}"));
+    let mut parts: Vec<String> = first.into_iter().chain(others).collect();
     let mut text = parts.join(";");
     while text.len() > LONGEST {
         parts.pop();
