@@ -102,6 +102,7 @@ def theirs_to_ours(peer):
         for context, headers in zip(asked, answers):
             ids, parent, decision = context
             decision = peer.means.get(decision, decision)
+            check("traceparent" in headers, f"{context} {dict(headers)}")
             _, seen, span, flags = headers["traceparent"][0].split("-")
             shown = f"{context} → {dict(headers)}"
             equal((int(seen, 16), int(flags, 16) & 1), (ids, int(decision != DENY)), shown)
@@ -139,6 +140,7 @@ def mutated(peer):
             names.append((name, context))
         differences = collections.defaultdict(list)
         for lines, (name, context), headers in zip(sets, names, road.ask(sets)):
+            check("traceparent" in headers, f"{lines} {dict(headers)}")
             ours = int(headers["traceparent"][0].split("-")[1], 16)
             sampled = headers["traceparent"][0].endswith(("1", "3"))
             given = collections.defaultdict(list)
