@@ -13,6 +13,7 @@ mod policy;
 mod problem;
 mod reader;
 mod reference;
+mod sampling;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -43,6 +44,7 @@ pub use model::{
 pub use policy::{Destination, Format, Policy, Propagation, Target};
 pub use problem::{Place, Problem};
 pub use reference::reference;
+pub use sampling::{ParentDecision, Sampling, SamplingAction};
 pub use upstream::{Upstream, UpstreamProtocol, UpstreamTls};
 
 /// Reads the file and lays the environment over it.

@@ -26,6 +26,8 @@ pub enum Size {}
 pub enum Name {}
 /// A key of W3C baggage.
 pub enum BaggageKey {}
+/// How many of all traces, as a decimal.
+pub enum Probability {}
 /// A host or `*.` and a domain.
 pub enum HostPattern {}
 /// The name in a TLS hello or certificate.
@@ -71,6 +73,7 @@ grammar!(number_or_text Size => usize, "a size", "write bytes: `1024`, `64Ki`, `
 grammar!(only_text SocketAddr => SocketAddr, "IP and port", "write an IP address and a port: `127.0.0.1:8080`, `0.0.0.0:8080` or `[::1]:8080`", socket_address, SocketAddr::to_string);
 grammar!(only_text Address => Address, "host and port", "write a host and a port: `10.0.0.1:8080`, `[::1]:8080` or `cart.shop:8080`", address, Address::to_string);
 grammar!(only_text Network => Network, "a network", "write a network: `10.0.0.0/8`, `fd00::/8`, or one address", network, Network::to_string);
+grammar!(number_or_text Probability => f64, "a probability", "write a decimal above 0 and at most 1, `0.05`, or a power, `1e-5`; for none of them `never: {}`", probability, f64::to_string);
 grammar!(only_text BaggageKey => String, "a key of baggage", "write a key as it stands before `=` in the header: `user.id`", baggage_key, String::clone);
 grammar!(only_text Name => String, "a name", "write letters, digits, `-`, `_` and `.`, beginning with a letter or digit, at most 128", name, String::clone);
 grammar!(only_text HostPattern => String, "a host", "write a host without port, `shop.example`, or all hosts below a domain, `*.shop.example`", host_pattern, String::clone);
@@ -172,6 +175,23 @@ fn number_and_unit(text: &str) -> Result<(u64, &str), &'static str> {
     }
 }
 
+fn probability(text: &str) -> Result<f64, &'static str> {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let plain = match (text.split_once("e-"), text.split_once('.')) {
+        (Some((number, power)), None) => digits(number) && digits(power),
+        (Some(_), Some(_)) => false,
+        (None, Some((whole, part))) => digits(whole) && digits(part),
+        (None, None) => digits(text),
+    };
+    match text.parse::<f64>() {
+        Ok(number) if plain && (SMALLEST_PROBABILITY..=1.0).contains(&number) => Ok(number),
+        Ok(number) if plain && number > 1.0 => Err("is more than all"),
+        Ok(number) if plain && number > 0.0 => Err("is too small: of 2^56 traces not one would be kept"),
+        Ok(_) if plain => Err("is nothing"),
+        Ok(_) | Err(_) => Err("is no decimal"),
+    }
+}
+
 fn name(text: &str) -> Result<String, &'static str> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     match text.as_bytes().first() {
@@ -204,6 +224,8 @@ fn log_filter(text: &str) -> Result<String, &'static str> {
 }
 
 const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
+/// 2^-56: a trace has 56 random bits.
+const SMALLEST_PROBABILITY: f64 = 1.0 / (1u64 << 56) as f64;
 /// A path is the longest of these texts; a request line that a proxy takes is not longer.
 const MAX_GRAMMAR: usize = 4096;
 /// Dozens of targets.
@@ -233,6 +255,17 @@ mod tests {
         }
         for text in ["", "Ki", "4MB", "4M", "4mi", "-1", "1.5Mi", "99999999999999Gi"] {
             assert!(size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_probability_is_a_decimal_above_zero() {
+        for (text, number) in [("1", 1.0), ("1.0", 1.0), ("0.05", 0.05), ("1e-5", 1e-5), ("0.00001", 1e-5)] {
+            assert_eq!(probability(text), Ok(number));
+            assert_eq!(probability(&number.to_string()), Ok(number));
+        }
+        for text in ["", "0", "0.0", "-0.1", "+0.1", "1.1", ".5", "5.", "5%", "inf", "nan", "1e5", "1.5e-3", "1e-20"] {
+            assert!(probability(text).is_err(), "{text}");
         }
     }
 

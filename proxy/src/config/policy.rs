@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::grammar::{BaggageKey, Name, Network};
 use super::reader::Reader;
+use super::sampling::Sampling;
 use super::schema::{Form, Kind, section, words};
 use super::tree::Tree;
 
@@ -12,11 +13,10 @@ section! {
     pub struct Policy: Default {
         /// Which headers carry the trace.
         propagation: Propagation = Propagation::default(),
+        /// Which traces are kept.
+        sampling: Sampling = Sampling::default(),
         /// Where spans go.
         destinations: Vec<Destination> = Vec::new(),
-    }
-    later {
-        "sampling": "write `{}` or leave it out: this version has no sampling to set" empty;
     }
 }
 

@@ -232,8 +232,26 @@ fn every_error_names_line_and_field_and_what_would_be_right() {
         ),
         (format!("{SMALL}identity: {{x: 1}}\n"), &[("3:1: identity: ", "is not in this version; write `{}`")]),
         (
-            format!("{SMALL}policy: {{sampling: {{x: 1}}}}\n"),
-            &[("3:10: policy.sampling: ", "is not in this version; write `{}`")],
+            format!("{SMALL}policy: {{sampling: {{head: {{rules: [{{action: {{}}}}]}}}}}}\n"),
+            &[("3:45: policy.sampling.head.rules[0].action: ", "says nothing; write `always: {}`, `never: {}`")],
+        ),
+        (
+            format!("{SMALL}policy: {{sampling: {{head: {{rules: [{{action: {{rateLimit: {{}}}}}}]}}}}}}\n"),
+            &[("3:46: policy.sampling.head.rules[0].action.rateLimit: ", "is not in this version; write `probability")],
+        ),
+        (
+            format!("{SMALL}policy: {{sampling: {{head: {{rules: [{{action: {{probability: 0}}}}]}}}}}}\n"),
+            &[("3:59: policy.sampling.head.rules[0].action.probability: ", "`0` is nothing; write a decimal above 0")],
+        ),
+        (
+            format!("{SMALL}policy: {{sampling: {{head: {{rules: [{{action: {{always: {{}}, never: {{}}}}}}]}}}}}}\n"),
+            &[("3:45: policy.sampling.head.rules[0].action: ", "says several things; keep one")],
+        ),
+        (
+            format!(
+                "{SMALL}policy: {{sampling: {{head: {{rules: [{{action: {{always: {{}}}}}}, {{action: {{never: {{}}}}}}]}}}}}}\n"
+            ),
+            &[("3:60: policy.sampling.head.rules[1]: ", "is never asked")],
         ),
         (
             format!("{SMALL}policy: {{propagation: {{inject: [b3], clear: [w3c, b3]}}}}\n"),

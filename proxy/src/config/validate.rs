@@ -8,7 +8,8 @@ use std::net::SocketAddr;
 use super::problem::suggest;
 use super::reader::Reader;
 use super::{
-    AnswerTrace, Config, Listener, ListenerProtocol, Mode, Propagation, Retry, RetryOn, Route, RouteMatch, Upstream,
+    AnswerTrace, Config, Listener, ListenerProtocol, Mode, Propagation, Retry, RetryOn, Route, RouteMatch, Sampling,
+    Upstream,
 };
 
 pub fn validate(config: &Config, reader: &mut Reader) {
@@ -17,6 +18,7 @@ pub fn validate(config: &Config, reader: &mut Reader) {
     unique(reader, "upstreams", upstreams.iter().copied());
     reader.field("policy", |reader| {
         reader.field("propagation", |reader| propagation(reader, &config.policy.propagation));
+        reader.field("sampling", |reader| sampling(reader, &config.policy.sampling));
         unique(reader, "destinations", config.policy.destinations.iter().map(|destination| destination.name.as_str()));
     });
     addresses(config, reader);
@@ -55,6 +57,17 @@ fn propagation(reader: &mut Reader, propagation: &Propagation) {
             reader.item(index, |reader| reader.wrong::<()>("is in `inject` too", "keep it in one of the two"))
         });
     }
+}
+
+/// A rule holds for every trace, so none behind the first is ever asked.
+fn sampling(reader: &mut Reader, sampling: &Sampling) {
+    reader.field("head", |reader| {
+        reader.each("rules", &sampling.head.rules, |reader, index, _| {
+            if index > 0 {
+                reader.wrong::<()>("is never asked: the first rule decides on every trace", "keep one rule");
+            }
+        });
+    });
 }
 
 fn unique<'a>(reader: &mut Reader, list: &str, names: impl Iterator<Item = &'a str>) {

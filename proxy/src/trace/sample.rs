@@ -6,7 +6,7 @@ use spanmesh_proto::TraceId;
 
 use super::propagate::Decision;
 use super::propagate::text;
-use crate::config::Trust;
+use crate::config::{ParentDecision, Sampling, SamplingAction, Trust};
 
 /// Which traces are kept.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -28,6 +28,21 @@ pub enum Head {
 impl Default for Policy {
     fn default() -> Self {
         Self::Parent(Head::Always)
+    }
+}
+
+impl From<&Sampling> for Policy {
+    fn from(written: &Sampling) -> Self {
+        let head = match written.head.rules.first().map(|rule| rule.action) {
+            None | Some(SamplingAction::Always) => Head::Always,
+            Some(SamplingAction::Never) => Head::Never,
+            // What is no probability was refused where it was read.
+            Some(SamplingAction::Probability(part)) => Threshold::of(part).map_or(Head::Never, Head::Probability),
+        };
+        match written.parent {
+            ParentDecision::Respect => Self::Parent(head),
+            ParentDecision::Ignore => Self::Head(head),
+        }
     }
 }
 
@@ -114,13 +129,18 @@ fn begin(head: Head, randomness: u64, ot: &Ot) -> Verdict {
 }
 
 impl Threshold {
-    /// `None` for what is no probability: never is not one.
+    /// In four digits behind those that are `f`, as OpenTelemetry's own samplers have it, so that thresholds from
+    /// elsewhere are the same. `None` for what is no probability: never is not one.
     pub fn of(probability: f64) -> Option<Self> {
         if !(SMALLEST..=1.0).contains(&probability) {
             return None;
         }
         let kept = (probability * (MAX + 1) as f64).round() as u64;
-        Some(Self((MAX + 1).saturating_sub(kept).min(MAX)))
+        let exact = (MAX + 1).saturating_sub(kept).min(MAX);
+        let full = (exact << 8).leading_ones() as usize / 4;
+        let unit = 1u64 << (4 * DIGITS.saturating_sub(full + PRECISION));
+        // Rounded up to a digit more it may be all of them, and then nothing would be kept.
+        Some(Self(exact.saturating_add(unit / 2).min(MAX) / unit * unit))
     }
 
     /// 1 to 14 hexadecimal digits, zeros at the end left out.
@@ -155,13 +175,14 @@ impl Ot {
 
 /// The member's new value; empty if nothing is left of it.
 pub fn told(ot: Option<&str>, threshold: Told) -> Option<String> {
-    let others = || pairs(ot.unwrap_or_default()).filter(|(key, _)| *key != "th");
-    let mut parts: Vec<String> = others().map(|(key, value)| format!("{key}:{value}")).collect();
-    match threshold {
+    let first = match threshold {
         Told::Unchanged => return None,
-        Told::Erased => {}
-        Told::Set(threshold) => parts.insert(0, format!("th:{}", threshold.digits())),
-    }
+        Told::Erased => None,
+        Told::Set(threshold) => Some(format!("th:{}", threshold.digits())),
+    };
+    let others = pairs(ot.unwrap_or_default()).filter(|(key, _)| *key != "th");
+    let others = others.map(|(key, value)| format!("{key}:{value}"));
+    let mut parts: Vec<String> = first.into_iter().chain(others).collect();
     let mut text = parts.join(";");
     while text.len() > LONGEST {
         parts.pop();
@@ -180,6 +201,7 @@ fn lower_hex(digits: &str) -> Option<u64> {
 }
 
 const DIGITS: usize = 14;
+const PRECISION: usize = 4;
 const MAX: u64 = (1 << 56) - 1;
 /// 2^-56.
 const SMALLEST: f64 = 1.0 / (1u64 << 56) as f64;
@@ -188,7 +210,13 @@ const LONGEST: usize = 256;
 
 #[cfg(test)]
 mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::SmallRng;
+
     use super::*;
+    use crate::trace::context::TraceContext;
+
+    const TRACES: u32 = 200_000;
 
     fn inputs(decision: Decision, ot: Option<&str>, policy: Policy) -> Inputs<'_> {
         let trace = TraceId::parse(b"0af7651916cd43dd8048eb211c80319c").expect("an id");
@@ -212,6 +240,28 @@ mod tests {
             let threshold = Threshold::of(probability).expect("a probability");
             assert_eq!(threshold.digits(), digits);
             assert_eq!(Threshold::parse(digits), Some(threshold));
+        }
+        for (probability, digits) in [
+            (1.0 / 3.0, "aaab"),
+            (2.0 / 3.0, "5555"),
+            (0.2, "cccd"),
+            (0.1, "e666"),
+            (0.01, "fd70a"),
+            (0.001, "ffbe77"),
+            (0.0001, "fff9724"),
+            (0.00001, "ffff583a"),
+            (0.000001, "ffffef39"),
+            (0.75, "4"),
+            (0.6, "6666"),
+            (0.4, "999a"),
+            (0.3, "b333"),
+            (0.15, "d99a"),
+            (0.05, "f3333"),
+            (0.02, "fae14"),
+            (0.005, "feb85"),
+            (0.0005, "ffdf3b"),
+        ] {
+            assert_eq!(Threshold::of(probability).expect("a probability").digits(), digits, "{probability}");
         }
         for none in [0.0, -1.0, 1.1, f64::NAN, SMALLEST / 2.0] {
             assert_eq!(Threshold::of(none), None);
@@ -249,6 +299,23 @@ mod tests {
         assert_eq!(told(Some("rv:80000000000000"), verdict.threshold).as_deref(), Some("th:8;rv:80000000000000"));
         // Not fourteen digits: no randomness of the root's.
         assert!(!decide(&inputs(Decision::Open, Some("rv:8"), policy)).sampled);
+    }
+
+    #[test]
+    fn as_many_are_kept_as_the_probability_says() {
+        let mut rng = SmallRng::seed_from_u64(5);
+        for probability in [0.001, 0.05, 0.25, 0.5, 0.9] {
+            let policy = Policy::Parent(Head::Probability(Threshold::of(probability).expect("a probability")));
+            let mut kept = 0.0;
+            for _ in 0..TRACES {
+                let trace = TraceContext::root(&mut rng).trace;
+                kept += f64::from(u8::from(decide(&Inputs { trace, ..inputs(Decision::Open, None, policy) }).sampled));
+            }
+            let expected = f64::from(TRACES) * probability;
+            // Five standard deviations.
+            let allowed = 5.0 * (expected * (1.0 - probability)).sqrt();
+            assert!((kept - expected).abs() < allowed, "{kept} of {TRACES} at {probability}");
+        }
     }
 
     #[test]

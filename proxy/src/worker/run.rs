@@ -293,7 +293,7 @@ fn listener(
         trust_clients: listener.trust_clients.clone(),
         rules: Rc::new(trust::Rules {
             propagation: listener.propagation.clone().unwrap_or_else(|| plan.config.policy.propagation.clone()),
-            sampling: sample::Policy::default(),
+            sampling: sample::Policy::from(&plan.config.policy.sampling),
         }),
         answer_trace: listener.answer_trace,
         underscores: listener.underscores,

@@ -162,6 +162,10 @@ pub fn is_quoted(name: &HeaderName) -> bool {
 }
 
 fn imitates(name: &str) -> bool {
+    // Behind these the name is the application's own: a key of its baggage, such as `user_id`.
+    if KEYED_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
+        return false;
+    }
     HeaderName::try_from(name.replace('_', "-"))
         .is_ok_and(|name| is_relied_on(&name) || FRAMING.contains(&name.as_str()))
 }
@@ -227,6 +231,7 @@ const WRITTEN: [&str; 15] = [
     "jaeger-baggage",
 ];
 const WRITTEN_PREFIXES: [&str; 6] = ["x-forwarded-", "x-b3-", "x-datadog-", "uberctx-", "ot-", "spanmesh-"];
+const KEYED_PREFIXES: [&str; 2] = ["uberctx-", "ot-baggage-"];
 
 #[cfg(test)]
 mod tests {
@@ -323,6 +328,11 @@ mod tests {
             ("x-forwarded_for", false),
             ("x_b3_traceid", false),
             ("spanmesh_keep", false),
+            ("uberctx-user_id", true),
+            ("uberctx_user-id", false),
+            ("ot-baggage-user_id", true),
+            ("ot_baggage-user-id", false),
+            ("ot-tracer_traceid", false),
         ] {
             let mut map = headers(&[("a-b", "1")]);
             map.insert(HeaderName::from_static(name), HeaderValue::from_static("1"));

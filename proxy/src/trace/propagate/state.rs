@@ -4,7 +4,7 @@
 use http::{HeaderMap, HeaderValue};
 
 use super::ink::Ink;
-use super::w3c::TRACESTATE;
+use super::w3c::{self, TRACESTATE};
 
 /// What a look through the lines found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,8 @@ pub struct Edit<'a> {
 
 pub fn check(headers: &HeaderMap) -> Checked {
     let (mut count, mut ours, mut ot, mut lines) = (0, false, false, 0);
-    for line in headers.get_all(TRACESTATE) {
+    let [_, tracestate] = &w3c::NAMES;
+    for line in headers.get_all(tracestate) {
         lines += 1;
         for member in members(line) {
             let Some((key, _)) = parse(member) else { return Checked::Invalid };

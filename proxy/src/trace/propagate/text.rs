@@ -74,16 +74,18 @@ pub fn high(trace: TraceId) -> u64 {
 }
 
 pub fn put_hex(out: &mut BytesMut, bytes: &[u8]) {
-    let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
     let mut text = [0; 32];
-    let mut length = 0;
-    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
-        if let [upper, lower] = pair {
-            (*upper, *lower) = (digit(byte >> 4), digit(byte & 0x0f));
-            length += 2;
-        }
-    }
+    let length = 2 * bytes.len().min(16);
+    hex_into(&mut text, bytes);
     out.extend_from_slice(text.get(..length).unwrap_or_default());
+}
+
+/// As much as there is room for.
+pub fn hex_into(text: &mut [u8], bytes: &[u8]) {
+    let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
+    for (pair, byte) in text.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
+        *pair = [digit(byte >> 4), digit(byte & 0x0f)];
+    }
 }
 
 pub fn put_decimal(out: &mut BytesMut, mut number: u64) {

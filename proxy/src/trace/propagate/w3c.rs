@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName};
 use spanmesh_proto::{SpanId, TraceId};
 
 use super::ink::Ink;
-use super::text::put_hex;
+use super::text::hex_into;
 use super::{Decision, Found, Reading};
 use crate::trace::context::TraceContext;
 
@@ -16,7 +16,9 @@ pub static NAMES: [HeaderName; 2] = [TRACEPARENT, TRACESTATE];
 
 /// Two lines are malformed even where they say the same.
 pub fn read(headers: &HeaderMap) -> Reading {
-    let mut lines = headers.get_all(TRACEPARENT).iter();
+    // By reference: the constant would be made and dropped for each look.
+    let [traceparent, _] = &NAMES;
+    let mut lines = headers.get_all(traceparent).iter();
     let Some(first) = lines.next() else { return Reading::Absent };
     if lines.next().is_some() {
         return Reading::Malformed;
@@ -26,7 +28,8 @@ pub fn read(headers: &HeaderMap) -> Reading {
 
 pub fn write(headers: &mut HeaderMap, context: &TraceContext, span: SpanId, ink: &mut Ink) -> Option<()> {
     let value = ink.value(LENGTH, |out| put(out, context, span))?;
-    headers.insert(TRACEPARENT, value);
+    let [traceparent, _] = &NAMES;
+    headers.insert(traceparent, value);
     Some(())
 }
 
@@ -53,12 +56,14 @@ pub fn parse(text: &[u8]) -> Option<Found> {
 
 fn put(out: &mut BytesMut, context: &TraceContext, span: SpanId) {
     let flags = (u8::from(context.sampled) * SAMPLED) | (u8::from(context.random) * RANDOM);
-    out.extend_from_slice(b"00-");
-    put_hex(out, &context.trace.to_bytes());
-    out.extend_from_slice(b"-");
-    put_hex(out, &span.to_bytes());
-    out.extend_from_slice(b"-");
-    put_hex(out, &[flags]);
+    // In one piece: every request has it.
+    let mut text = *b"00-                                -                -0 ";
+    let (trace, rest) = text.split_at_mut(3 + 32);
+    let (parent, sampled) = rest.split_at_mut(1 + 16);
+    trace.get_mut(3..).into_iter().for_each(|place| hex_into(place, &context.trace.to_bytes()));
+    parent.get_mut(1..).into_iter().for_each(|place| hex_into(place, &span.to_bytes()));
+    sampled.last_mut().into_iter().for_each(|digit| *digit = b'0' + flags);
+    out.extend_from_slice(&text);
 }
 
 struct Cursor<'a>(&'a [u8]);
