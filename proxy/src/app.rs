@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::admin::{Command, Health};
-use crate::config::{Config, LogTarget, Problem, Role, Target};
+use crate::config::{Config, LogTarget, Problem, Role};
 use crate::handover::{self, HandoverError, Inheritance, Socket};
 use crate::identity::certs::CertificateError;
 use crate::net::listen;
@@ -29,6 +29,7 @@ use crate::telemetry::metrics::Registry;
 use crate::telemetry::sink;
 use crate::trace::export::Exporter;
 use crate::trace::export::json::Resource;
+use crate::trace::export::settings::{Destination, SettingsError};
 use crate::worker::run::{self, Plan, Stop};
 
 /// A proxy that runs in threads of this process.
@@ -53,6 +54,7 @@ pub enum StartError {
     Bind { what: String, address: SocketAddr, error: io::Error },
     Certificate(CertificateError),
     Upstream { name: String, text: String },
+    Destination(String),
     Handover(HandoverError),
     Log(String),
     System(io::Error),
@@ -125,7 +127,7 @@ impl Parts {
         let memory = system::memory::MemoryWatch::new();
         Ok(Self {
             access_log: AccessLog::open(target, registry).map_err(StartError::System)?,
-            exporter: exporter(config, registry).map_err(StartError::System)?,
+            exporter: exporter(config, registry)?,
             tls: tls::Configured::new(config)?,
             shared: Shared::new(memory.clone(), config.limits.pipe_bytes, window_bytes(config)),
             memory,
@@ -145,17 +147,15 @@ fn window_bytes(config: &Config) -> usize {
         .map_or(config.limits.window_bytes, |spare: usize| config.limits.window_bytes.min(spare))
 }
 
-fn exporter(config: &Config, registry: &Registry) -> io::Result<Option<Exporter>> {
+fn exporter(config: &Config, registry: &Registry) -> Result<Option<Exporter>, StartError> {
     if config.policy.destinations.is_empty() {
         return Ok(None);
     }
-    let destinations = config.policy.destinations.iter().map(|destination| {
-        let target = match &destination.to {
-            Target::File(path) => sink::Target::File(path.clone()),
-            Target::Stdout => sink::Target::Stdout,
-        };
-        (destination.name.clone(), target)
-    });
+    let destinations: Result<Vec<_>, _> = config.policy.destinations.iter().map(Destination::new).collect();
+    let destinations = destinations.map_err(|error| match error {
+        SettingsError::Certificate(error) => StartError::Certificate(error),
+        SettingsError::Unusable(text) => StartError::Destination(text),
+    })?;
     let node = &config.node;
     let service = if node.service.is_empty() { "unknown_service:spanmesh-proxy" } else { &node.service };
     let resource = Resource(vec![
@@ -166,7 +166,7 @@ fn exporter(config: &Config, registry: &Registry) -> io::Result<Option<Exporter>
         ("k8s.pod.name", node.pod.clone()),
         ("k8s.cluster.name", node.cluster.clone()),
     ]);
-    Exporter::start(destinations.collect(), resource, registry).map(Some)
+    Exporter::start(destinations, resource, registry).map(Some).map_err(StartError::System)
 }
 
 /// The sockets that connections arrive on, and those of the two servers.
@@ -301,6 +301,7 @@ impl fmt::Display for StartError {
             }
             Self::Certificate(error) => write!(f, "{error}"),
             Self::Upstream { name, text } => write!(f, "upstream {name}: {text}"),
+            Self::Destination(text) => write!(f, "{text}"),
             Self::Handover(error) => write!(f, "taking over from the running proxy failed: {error}"),
             Self::Log(text) => write!(f, "the log cannot start: {text}"),
             Self::System(error) => write!(f, "{error}"),

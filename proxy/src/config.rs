@@ -32,7 +32,7 @@ use schema::Form;
 use tree::{FieldPath, Tree};
 use variables::Origins;
 
-pub use grammar::{Address, Network};
+pub use grammar::{Address, Endpoint, Network};
 pub use listener::{
     AnswerTrace, Certificate, Listener, ListenerProtocol, ListenerTls, Mode, Retry, RetryOn, Route, RouteMatch, Trust,
     TrustClients, Underscores,
@@ -40,7 +40,10 @@ pub use listener::{
 pub use model::{
     AccessLog, Admin, Config, Drain, Handover, Limits, LogFormat, LogTarget, Metrics, Node, Role, Status, Telemetry,
 };
-pub use policy::{Destination, Format, Policy, Propagation, Target};
+pub use policy::{
+    Compression, Delivery, Destination, Format, HeaderField, OtlpEncoding, OtlpGrpc, OtlpHttp, Policy, Propagation,
+    Target,
+};
 pub use problem::{Place, Problem};
 pub use reference::reference;
 pub use upstream::{Upstream, UpstreamProtocol, UpstreamTls};
@@ -73,7 +76,8 @@ pub fn parse(
     let mut reader = Reader::default();
     let config = Config::read(&mut reader, &tree);
     refuse_two_policies(&mut reader, &tree);
-    if let Some(config) = config.filter(|_| reader.count() == 0) {
+    if let Some(mut config) = config.filter(|_| reader.count() == 0) {
+        warnings.extend(policy::find_variables(&mut config.policy, &environment));
         validate::validate(&config, &mut reader);
         if problems.is_empty() && reader.count() == 0 {
             warnings.extend(validate::warnings(&config));

@@ -26,6 +26,11 @@ pub fn encode(out: &mut Vec<u8>, resource: &Resource, batch: &Batch) {
     });
 }
 
+/// One span by itself.
+pub fn entry(out: &mut Vec<u8>, told: &Told<'_>) {
+    json::object(out, |object| span(object, told));
+}
+
 fn scope(entry: &mut Object, batch: &Batch) {
     entry.object("scope", |scope| {
         scope.text("name", "spanmesh");
