@@ -43,21 +43,21 @@ fn requests_are_answered_as_if_there_were_no_receiver() {
                     _ => {}
                 }
                 let proxy = proxy(&origin, &target, if way == "healthy" { "16Mi" } else { "128Ki" });
-                let longest = steady(&proxy, 1500).await;
+                let longest = steady(&proxy, 700).await;
                 assert!(longest < Duration::from_secs(1), "{way}: one request took {longest:?}");
                 let metric = |name: &str| proxy.metric(&format!("spanmesh_proxy_spans_{name}"), &[]);
-                eventually("3000 spans", || metric("created_total") == 3000.0).await;
+                eventually("1400 spans", || metric("created_total") == 1400.0).await;
                 if way == "healthy" {
-                    eventually(&format!("all exported over {protocol:?}"), || metric("exported_total") == 3000.0).await;
+                    eventually(&format!("all exported over {protocol:?}"), || metric("exported_total") == 1400.0).await;
                     assert_eq!(metric("dropped_total"), 0.0);
                 } else {
                     // A span has some 400 bytes; those of the open batch and of the open request come on top.
                     eventually("the oldest go", || metric("in_flight") < 700.0).await;
-                    assert!(metric("dropped_total") > 1000.0, "{way}");
+                    assert!(metric("dropped_total") > 300.0, "{way}");
                 }
                 // Three looks, between which spans move on.
                 let accounted = || metric("exported_total") + metric("dropped_total") + metric("in_flight");
-                eventually("every span is accounted for", || accounted() == 3000.0).await;
+                eventually("every span is accounted for", || accounted() == 1400.0).await;
             });
         }
     }
