@@ -4,6 +4,7 @@
 //! Each section is declared once (`model`, `listener`, `upstream`, `policy`) in the language of `schema`; `CONFIGURATION.md` is written from
 //! the same declarations. Reading collects everything that is wrong, and a second pass finds the lines.
 
+mod exporter;
 mod forms;
 mod grammar;
 mod listener;
@@ -71,7 +72,8 @@ pub fn parse(
     }
     let mut problems = Vec::new();
     let mut origins = variables::apply(&mut tree, Config::table, &environment, &mut problems);
-    let mut warnings = otel::fill(&mut tree, &environment, &mut origins);
+    let (mut warnings, resource) = otel::fill(&mut tree, &environment, &mut origins);
+    warnings.extend(exporter::fill(&mut tree, &environment, &mut origins));
 
     let mut reader = Reader::default();
     let config = Config::read(&mut reader, &tree);
@@ -81,7 +83,7 @@ pub fn parse(
         validate::validate(&config, &mut reader);
         if problems.is_empty() && reader.count() == 0 {
             warnings.extend(validate::warnings(&config));
-            return Ok(Config { warnings, ..config });
+            return Ok(Config { warnings, resource, ..config });
         }
     }
     let (findings, unsaid) = reader.finish();
@@ -189,6 +191,7 @@ pub fn fuzz_config(data: &[u8]) {
             let mut again = parse(&config.to_yaml(), "again.yaml", std::iter::empty());
             if let Ok(again) = &mut again {
                 again.warnings.clone_from(&config.warnings);
+                again.resource.clone_from(&config.resource);
             }
             assert_eq!(again, Ok(config));
         }

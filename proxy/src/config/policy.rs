@@ -16,7 +16,7 @@ section! {
     pub struct Policy: Default {
         /// Which headers carry the trace.
         propagation: Propagation = Propagation::default(),
-        /// Where spans go.
+        /// Where spans go. Left out: where the variables of OpenTelemetry say, `OTEL_EXPORTER_OTLP_ENDPOINT` and its relatives; nowhere without them.
         destinations: Vec<Destination> = Vec::new(),
     }
     later {

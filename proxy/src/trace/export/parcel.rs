@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     fn resource() -> Resource {
-        Resource(vec![("service.name", "a".into()), ("service.version", String::new())])
+        Resource(vec![("service.name".into(), "a".into()), ("service.version".into(), String::new())])
     }
 
     fn parcel(spans: &[&[u8]]) -> Parcel {
