@@ -124,6 +124,7 @@ impl Exporter {
             }
         }
         let in_flight = registry.shared().gauge(family::SPANS_IN_FLIGHT, &[ALL]);
+        let late = registry.shared().counter(family::SPANS_DROPPED, &[ALL, Reason::Ended.name()]);
         let (end, told) = watch::channel(None);
         let (gone, ended) = sync_channel::<()>(0);
         let mut runtime = Builder::new_current_thread();
@@ -140,7 +141,7 @@ impl Exporter {
                 let mut senders = JoinSet::new();
                 let remotes = remotes.into_iter();
                 let outlets = remotes.map(|remote| Outlet::open(remote, &resource, &registry, &told, &mut senders));
-                let mut work = Work { files, outlets: outlets.collect(), resource, in_flight };
+                let mut work = Work { files, outlets: outlets.collect(), resource, in_flight, ended: late };
                 work.run(queue, End(told)).await;
                 work.close();
                 while senders.join_next().await.is_some() {}
@@ -176,6 +177,8 @@ struct Work {
     outlets: Vec<Outlet>,
     resource: json::Resource,
     in_flight: Gauge<AnyThread>,
+    /// Spans that nobody was given when the time was up.
+    ended: Counter<AnyThread>,
 }
 
 impl Work {
@@ -193,7 +196,14 @@ impl Work {
                     let now = Instant::now();
                     self.outlets.iter_mut().filter(|outlet| outlet.due().is_some_and(|due| due <= now)).for_each(Outlet::ship);
                 }
-                () = end.come() => return,
+                () = end.come() => {
+                    queue.close();
+                    while let Ok(batch) = queue.try_recv() {
+                        self.ended.add(batch.len() as u64);
+                        self.in_flight.add(-signed(batch.len()));
+                    }
+                    return;
+                }
             }
         }
     }

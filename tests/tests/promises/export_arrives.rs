@@ -163,7 +163,7 @@ fn tls_is_spoken_to_whom_the_roots_know_and_to_nobody_else() {
             let (origin, dir) = (Origin::hello(Protocol::Http1).await, Dir::new());
             let (authority, stranger) = (Authority::new(), Authority::new());
             let collector = Collector::secure(authority.leaf(&["localhost"]).server(&[alpn])).await;
-            let (root, other) = (dir.write("ca.crt", &authority.pem()), dir.write("other.crt", &stranger.pem()));
+            let (root, other) = (dir.write("ca.crt", authority.pem()), dir.write("other.crt", stranger.pem()));
             let port = collector.address.port();
             let target = |root: &std::path::Path| {
                 format!("{kind}: {{endpoint: 'https://localhost:{port}', tls: {{rootFile: {}}}}}", root.display())
