@@ -5,6 +5,7 @@ mod background;
 mod resolve;
 mod tls;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::admin::{Command, Health};
-use crate::config::{Config, LogTarget, Problem, Role, Target};
+use crate::config::{Config, LogTarget, Problem, Role};
 use crate::handover::{self, HandoverError, Inheritance, Socket};
 use crate::identity::certs::CertificateError;
 use crate::net::listen;
@@ -29,6 +30,7 @@ use crate::telemetry::metrics::Registry;
 use crate::telemetry::sink;
 use crate::trace::export::Exporter;
 use crate::trace::export::json::Resource;
+use crate::trace::export::settings::{Destination, SettingsError};
 use crate::worker::run::{self, Plan, Stop};
 
 /// A proxy that runs in threads of this process.
@@ -53,6 +55,7 @@ pub enum StartError {
     Bind { what: String, address: SocketAddr, error: io::Error },
     Certificate(CertificateError),
     Upstream { name: String, text: String },
+    Destination(String),
     Handover(HandoverError),
     Log(String),
     System(io::Error),
@@ -125,7 +128,7 @@ impl Parts {
         let memory = system::memory::MemoryWatch::new();
         Ok(Self {
             access_log: AccessLog::open(target, registry).map_err(StartError::System)?,
-            exporter: exporter(config, registry).map_err(StartError::System)?,
+            exporter: exporter(config, registry)?,
             tls: tls::Configured::new(config)?,
             shared: Shared::new(memory.clone(), config.limits.pipe_bytes, window_bytes(config)),
             memory,
@@ -145,28 +148,61 @@ fn window_bytes(config: &Config) -> usize {
         .map_or(config.limits.window_bytes, |spare: usize| config.limits.window_bytes.min(spare))
 }
 
-fn exporter(config: &Config, registry: &Registry) -> io::Result<Option<Exporter>> {
+fn exporter(config: &Config, registry: &Registry) -> Result<Option<Exporter>, StartError> {
     if config.policy.destinations.is_empty() {
         return Ok(None);
     }
-    let destinations = config.policy.destinations.iter().map(|destination| {
-        let target = match &destination.to {
-            Target::File(path) => sink::Target::File(path.clone()),
-            Target::Stdout => sink::Target::Stdout,
-        };
-        (destination.name.clone(), target)
-    });
+    let destinations: Result<Vec<_>, _> = config.policy.destinations.iter().map(Destination::new).collect();
+    let destinations = destinations.map_err(|error| match error {
+        SettingsError::Certificate(error) => StartError::Certificate(error),
+        SettingsError::Unusable(text) => StartError::Destination(text),
+    })?;
     let node = &config.node;
     let service = if node.service.is_empty() { "unknown_service:spanmesh-proxy" } else { &node.service };
-    let resource = Resource(vec![
-        ("service.name", service.to_owned()),
-        ("service.namespace", node.namespace.clone()),
-        ("service.version", node.service_version.clone()),
-        ("k8s.namespace.name", node.namespace.clone()),
-        ("k8s.pod.name", node.pod.clone()),
-        ("k8s.cluster.name", node.cluster.clone()),
-    ]);
-    Exporter::start(destinations.collect(), resource, registry).map(Some)
+    let mut resource: Vec<(Cow<'static, str>, String)> = vec![
+        ("service.name".into(), service.to_owned()),
+        ("service.namespace".into(), node.namespace.clone()),
+        ("service.version".into(), node.service_version.clone()),
+        ("k8s.namespace.name".into(), node.namespace.clone()),
+        ("k8s.pod.name".into(), node.pod.clone()),
+        ("k8s.cluster.name".into(), node.cluster.clone()),
+    ];
+    // What the environment adds gives way to what the file says, and comes before what is made up here.
+    let open = |resource: &[(Cow<'static, str>, String)], key: &str| {
+        resource.iter().all(|(known, value)| known != key || value.is_empty())
+    };
+    for (key, value) in &config.resource {
+        if open(&resource, key) {
+            resource.retain(|(known, _)| known != key);
+            resource.push((key.clone().into(), value.clone()));
+        }
+    }
+    for (key, value) in [
+        ("service.instance.id", instance_id(rand::random())),
+        ("telemetry.sdk.name", "spanmesh".to_owned()),
+        ("telemetry.sdk.language", "rust".to_owned()),
+        ("telemetry.sdk.version", env!("CARGO_PKG_VERSION").to_owned()),
+    ] {
+        if open(&resource, key) {
+            resource.push((key.into(), value));
+        }
+    }
+    let resource = Resource(resource);
+    Exporter::start(destinations, resource, registry).map(Some).map_err(StartError::System)
+}
+
+/// A UUID of version 4 (RFC 9562 section 5.4).
+fn instance_id(random: u128) -> String {
+    let bits = random & !(0xf << 76 | 0x3 << 62) | 0x4 << 76 | 0x2 << 62;
+    let hex = format!("{bits:032x}");
+    let mut id = String::with_capacity(36);
+    for (place, digit) in hex.chars().enumerate() {
+        if matches!(place, 8 | 12 | 16 | 20) {
+            id.push('-');
+        }
+        id.push(digit);
+    }
+    id
 }
 
 /// The sockets that connections arrive on, and those of the two servers.
@@ -301,6 +337,7 @@ impl fmt::Display for StartError {
             }
             Self::Certificate(error) => write!(f, "{error}"),
             Self::Upstream { name, text } => write!(f, "upstream {name}: {text}"),
+            Self::Destination(text) => write!(f, "{text}"),
             Self::Handover(error) => write!(f, "taking over from the running proxy failed: {error}"),
             Self::Log(text) => write!(f, "the log cannot start: {text}"),
             Self::System(error) => write!(f, "{error}"),
@@ -317,3 +354,14 @@ const HANDOVER_WAIT: Duration = Duration::from_secs(5);
 const ORDERS: usize = 4;
 /// The windows of HTTP/2 promise at most this part of the container's memory: a quarter.
 const WINDOW_SHARE: u64 = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instance_id_has_its_version_and_variant() {
+        assert_eq!(instance_id(0), "00000000-0000-4000-8000-000000000000");
+        assert_eq!(instance_id(u128::MAX), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+    }
+}

@@ -4,6 +4,7 @@
 //! Each section is declared once (`model`, `listener`, `upstream`, `policy`) in the language of `schema`; `CONFIGURATION.md` is written from
 //! the same declarations. Reading collects everything that is wrong, and a second pass finds the lines.
 
+mod exporter;
 mod forms;
 mod grammar;
 mod listener;
@@ -33,7 +34,7 @@ use schema::Form;
 use tree::{FieldPath, Tree};
 use variables::Origins;
 
-pub use grammar::{Address, Network};
+pub use grammar::{Address, Endpoint, Network};
 pub use listener::{
     AnswerTrace, Certificate, Listener, ListenerProtocol, ListenerTls, Mode, Retry, RetryOn, Route, RouteMatch, Trust,
     TrustClients, Underscores,
@@ -41,7 +42,10 @@ pub use listener::{
 pub use model::{
     AccessLog, Admin, Config, Drain, Handover, Limits, LogFormat, LogTarget, Metrics, Node, Role, Status, Telemetry,
 };
-pub use policy::{Destination, Format, Policy, Propagation, Target};
+pub use policy::{
+    Compression, Delivery, Destination, Format, HeaderField, OtlpEncoding, OtlpGrpc, OtlpHttp, Policy, Propagation,
+    Target,
+};
 pub use problem::{Place, Problem};
 pub use reference::reference;
 pub use sampling::{ParentDecision, Sampling, SamplingAction};
@@ -70,16 +74,18 @@ pub fn parse(
     }
     let mut problems = Vec::new();
     let mut origins = variables::apply(&mut tree, Config::table, &environment, &mut problems);
-    let mut warnings = otel::fill(&mut tree, &environment, &mut origins);
+    let (mut warnings, resource) = otel::fill(&mut tree, &environment, &mut origins);
+    warnings.extend(exporter::fill(&mut tree, &environment, &mut origins));
 
     let mut reader = Reader::default();
     let config = Config::read(&mut reader, &tree);
     refuse_two_policies(&mut reader, &tree);
-    if let Some(config) = config.filter(|_| reader.count() == 0) {
+    if let Some(mut config) = config.filter(|_| reader.count() == 0) {
+        warnings.extend(policy::find_variables(&mut config.policy, &environment));
         validate::validate(&config, &mut reader);
         if problems.is_empty() && reader.count() == 0 {
             warnings.extend(validate::warnings(&config));
-            return Ok(Config { warnings, ..config });
+            return Ok(Config { warnings, resource, ..config });
         }
     }
     let (findings, unsaid) = reader.finish();
@@ -187,6 +193,7 @@ pub fn fuzz_config(data: &[u8]) {
             let mut again = parse(&config.to_yaml(), "again.yaml", std::iter::empty());
             if let Ok(again) = &mut again {
                 again.warnings.clone_from(&config.warnings);
+                again.resource.clone_from(&config.resource);
             }
             assert_eq!(again, Ok(config));
         }

@@ -46,6 +46,7 @@ pub static TARGETS: &[Target] = &[
     ("origin_http1", connection::fuzz_origin_http1),
     #[cfg(feature = "fuzzing")]
     ("origin_http2", connection::fuzz_origin_http2),
+    ("otlp_answer", trace::export::answer::fuzz_answer),
     ("redirect", redirect::fuzz_redirect),
     #[cfg(feature = "fuzzing")]
     ("strict", strict::fuzz_strict),
@@ -78,6 +79,8 @@ mod tests {
         b"localhost:14000",
         b"10.0.0.0/8,fe80::/10,1-65535",
         b"\x30\x82\x01\x0a",
+        b"{\"partialSuccess\":{\"rejectedSpans\":\"1\"}}",
+        b"\x0a\x05\x08\x01\x12\x01x",
         b"\r\n",
         b"\0\0\0\0",
     ];

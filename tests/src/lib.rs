@@ -9,6 +9,7 @@
 pub mod by_hand;
 pub mod certificates;
 pub mod client;
+pub mod collector;
 pub mod dir;
 pub mod dribble;
 pub mod frames;
@@ -26,6 +27,7 @@ use std::time::Duration;
 
 pub use certificates::Authority;
 pub use client::Client;
+pub use collector::Collector;
 pub use dir::Dir;
 pub use dribble::Dribble;
 pub use origin::Origin;

@@ -152,7 +152,8 @@ impl Serving {
         }
         self.servers.finish().await;
         if let Some(exporter) = self.parts.exporter.take() {
-            exporter.finish();
+            let least = Instant::now() + SPANS_WAIT;
+            exporter.finish(deadline.map_or(least, |deadline| deadline.max(least)).into_std());
         }
         self.parts.access_log.flush(FLUSH_WAIT);
         self.parts.log.flush(FLUSH_WAIT);
@@ -424,6 +425,8 @@ const RESOLVE_WAIT: Duration = Duration::from_secs(5);
 /// Kubernetes takes a minute or more to bring a changed secret into a pod; this adds little.
 const RELOAD_LOOK: Duration = Duration::from_secs(2);
 const BUDGET_LOOK: Duration = Duration::from_secs(1);
+/// Spans that are handed over have this long to be sent, also when requests used up the time to drain.
+const SPANS_WAIT: Duration = Duration::from_secs(1);
 const FLUSH_WAIT: Duration = Duration::from_secs(5);
 /// Answers of the two servers that are on their way: longer than a server lingers for a request.
 const SERVERS_WAIT: Duration = Duration::from_millis(1500);

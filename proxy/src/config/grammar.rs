@@ -2,6 +2,7 @@
 //!
 //! A grammar tells three things about itself: its words in the documentation, what would be right, and what is wrong with a text.
 
+mod endpoint;
 mod host;
 mod network;
 mod request;
@@ -15,8 +16,9 @@ use super::schema::{Form, Kind};
 use super::tree::Tree;
 use host::{address, host, host_pattern, socket_address};
 use network::network;
-use request::{method, path_template, url_path};
+use request::{field_name, method, path_template, url_path};
 
+pub use endpoint::Endpoint;
 pub use host::Address;
 pub use network::Network;
 
@@ -37,6 +39,8 @@ pub enum UrlPath {}
 /// A path with `{name}` segments.
 pub enum PathTemplate {}
 pub enum Method {}
+/// The name of a header field that requests to a destination carry.
+pub enum FieldName {}
 /// Header names and the values that they must have.
 pub enum Headers {}
 /// A log level, or levels by target.
@@ -81,6 +85,8 @@ grammar!(only_text ServerName => String, "a host", "write a host without port: `
 grammar!(only_text UrlPath => String, "a path of a URL", "write a path that begins with `/`, without `?` and `#`: `/cart`", url_path, String::clone);
 grammar!(only_text PathTemplate => String, "a path with `{name}` segments", "write a path such as `/carts/{id}/items` or `/files/{rest=**}`", path_template, String::clone);
 grammar!(only_text Method => String, "a method", "write a method as it is sent: `GET`, `POST`", method, String::clone);
+grammar!(only_text Endpoint => Endpoint, "a URL", "write `http://` or `https://`, a host, a port and a path: `http://collector:4318`", endpoint::endpoint, Endpoint::to_string);
+grammar!(only_text FieldName => String, "a header's name", "write a name such as `authorization`, and none that HTTP itself or OTLP sets", field_name, String::clone);
 grammar!(only_text LogFilter => String, "a log filter", "write `off`, `error`, `warn`, `info`, `debug` or `trace`, or levels by target: `info,spanmesh_proxy::net=debug`", log_filter, String::clone);
 
 /// A number stands for its digits: `10` without a unit deserves a better answer than "is not text".

@@ -49,6 +49,8 @@ section! {
     beside {
         /// What was ignored while the configuration was read; worth a line in the log.
         warnings: Vec<String>,
+        /// Attributes of the resource that the environment adds, without those that have a field of `node`.
+        resource: Vec<(String, String)>,
     }
     later {
         "controlPlane": "leave it out: this version takes its policy from `policy` and its routes from `listeners`";

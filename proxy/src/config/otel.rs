@@ -7,9 +7,13 @@ use super::schema::Form;
 use super::tree::{FieldPath, Step, Tree};
 use super::variables::{Origins, set};
 
-/// Fills `node` and returns the warnings.
-pub fn fill(tree: &mut Tree, environment: &[(String, String)], origins: &mut Origins) -> Vec<String> {
-    let mut warnings = Vec::new();
+/// Fills `node`, and returns the warnings and the attributes that have no field there.
+pub fn fill(
+    tree: &mut Tree,
+    environment: &[(String, String)],
+    origins: &mut Origins,
+) -> (Vec<String>, Vec<(String, String)>) {
+    let (mut warnings, mut others) = (Vec::new(), Vec::new());
     // An empty value counts as unset (OpenTelemetry, "Environment Variable Specification").
     let value = |name: &str| environment.iter().find(|(known, value)| known == name && !value.is_empty());
     let mut found = Vec::new();
@@ -19,7 +23,15 @@ pub fn fill(tree: &mut Tree, environment: &[(String, String)], origins: &mut Ori
     if let Some((name, text)) = value("OTEL_RESOURCE_ATTRIBUTES") {
         match attributes(text) {
             Ok(attributes) => {
-                found.extend(attributes.into_iter().filter_map(|(key, value)| Some((name, field(&key)?, value))))
+                for (key, value) in attributes {
+                    match field(&key) {
+                        Some(field) => found.push((name, field, value)),
+                        None if is_plain(&key) && is_plain(&value) => others.push((key, value)),
+                        None => {
+                            warnings.push(format!("{name}: an attribute is not printable text on one line; ignored"))
+                        }
+                    }
+                }
             }
             Err(wrong) => warnings
                 .push(format!("{name}: {wrong}; ignored: write `key=value,key=value` with `%XX` for other characters")),
@@ -35,7 +47,7 @@ pub fn fill(tree: &mut Tree, environment: &[(String, String)], origins: &mut Ori
             }
         }
     }
-    warnings
+    (warnings, others)
 }
 
 fn field(attribute: &str) -> Option<&'static str> {
@@ -43,6 +55,8 @@ fn field(attribute: &str) -> Option<&'static str> {
         "service.name" => Some("service"),
         "service.namespace" => Some("namespace"),
         "service.version" => Some("serviceVersion"),
+        "k8s.pod.name" => Some("pod"),
+        "k8s.cluster.name" => Some("cluster"),
         _ => None,
     }
 }
@@ -64,7 +78,7 @@ fn is_plain(value: &str) -> bool {
 }
 
 /// `key=value` pairs in the form of W3C Baggage, without its properties. One error discards all of them.
-fn attributes(text: &str) -> Result<Vec<(String, String)>, &'static str> {
+pub fn attributes(text: &str) -> Result<Vec<(String, String)>, &'static str> {
     let mut attributes = Vec::new();
     for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').ok_or("has a part without `=`")?;
@@ -103,7 +117,7 @@ mod tests {
     fn filled(text: &str, variables: &[(&str, &str)]) -> (String, Vec<String>) {
         let environment: Vec<_> = variables.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
         let mut tree = yaml::parse(text).unwrap();
-        let warnings = fill(&mut tree, &environment, &mut Origins::default());
+        let (warnings, _) = fill(&mut tree, &environment, &mut Origins::default());
         (yaml::write(&tree), warnings)
     }
 

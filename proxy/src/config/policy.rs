@@ -1,12 +1,16 @@
 //! The policy as it is written in the file, in the shape that a control plane will push.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use super::grammar::{BaggageKey, Name, Network};
+use super::grammar::{BaggageKey, Endpoint, FieldName, Name, Network, Size};
+use super::model::{DAY, GI, HOUR, KI, MI, MILLISECOND, MINUTE, SECOND, ZERO};
 use super::reader::Reader;
 use super::sampling::Sampling;
 use super::schema::{Form, Kind, section, words};
 use super::tree::Tree;
+use super::upstream::UpstreamTls;
 
 section! {
     /// How traces are read, written and reported.
@@ -15,7 +19,7 @@ section! {
         propagation: Propagation = Propagation::default(),
         /// Which traces are kept.
         sampling: Sampling = Sampling::default(),
-        /// Where spans go.
+        /// Where spans go. Left out: where the variables of OpenTelemetry say, `OTEL_EXPORTER_OTLP_ENDPOINT` and its relatives; nowhere without them.
         destinations: Vec<Destination> = Vec::new(),
     }
 }
@@ -95,28 +99,143 @@ words! {
 pub struct Destination {
     pub name: String,
     pub to: Target,
+    pub delivery: Delivery,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Target {
     File(PathBuf),
     Stdout,
+    OtlpHttp(OtlpHttp),
+    OtlpGrpc(OtlpGrpc),
 }
 
 section! {
-    /// Where spans go: a name, and one of `file` and `stdout`.
+    /// Where spans go: a name, and one of `otlpHttp`, `otlpGrpc`, `file` and `stdout`.
     pub struct WrittenDestination {
         /// What metrics call it; no two destinations have the same name.
         name: String as Name,
+        /// Spans are sent by OTLP over HTTP/1.1.
+        otlp_http: Option<OtlpHttp>,
+        /// Spans are sent by OTLP over gRPC.
+        otlp_grpc: Option<OtlpGrpc>,
         /// Spans are appended to a file.
         file: Option<FileTarget>,
         /// Spans are written to standard output.
         stdout: Option<StdoutTarget>,
+        /// How spans are gathered, kept and sent again. Not for `file` and `stdout`, which take them as they come.
+        delivery: Delivery = Delivery::default(),
     }
     later {
-        "otlpGrpc": "write `file: {path: spans.jsonl}` or `stdout: {}`";
-        "otlpHttp": "write `file: {path: spans.jsonl}` or `stdout: {}`";
-        "zipkin": "write `file: {path: spans.jsonl}` or `stdout: {}`";
+        "zipkin": "write `otlpHttp: {endpoint: \"http://host:4318\"}`";
+    }
+}
+
+section! {
+    /// OTLP over HTTP/1.1.
+    pub struct OtlpHttp: Default {
+        /// Where the receiver is; `/v1/traces` is added to its path.
+        endpoint: Option<Endpoint>,
+        /// Where it takes spans, as it is written; in place of `endpoint`.
+        traces_endpoint: Option<Endpoint>,
+        /// How a request is written.
+        encoding: OtlpEncoding = OtlpEncoding::Protobuf,
+        /// Whether a request is compressed.
+        compression: Compression = Compression::None,
+        /// Header fields that every request carries, such as a token.
+        headers: Vec<HeaderField> = Vec::new(),
+        /// TLS for an endpoint that begins with `https`.
+        tls: Option<UpstreamTls>,
+    }
+}
+
+section! {
+    /// OTLP over gRPC.
+    pub struct OtlpGrpc {
+        /// Where the receiver is. It has no path.
+        endpoint: Endpoint,
+        /// Whether a request is compressed.
+        compression: Compression = Compression::None,
+        /// Metadata that every request carries, such as a token.
+        headers: Vec<HeaderField> = Vec::new(),
+        /// TLS for an endpoint that begins with `https`.
+        tls: Option<UpstreamTls>,
+    }
+}
+
+section! {
+    /// A header field of every request to a destination, with one of `value`, `variable` and `file`.
+    pub struct HeaderField {
+        /// Its name.
+        name: String as FieldName,
+        /// Its value. The admin page shows it; a secret is better in a file.
+        value: Option<String>,
+        /// The environment variable that holds its value.
+        variable: Option<String>,
+        /// The file that holds its value. It is read again when it changes.
+        file: Option<PathBuf>,
+    }
+    beside {
+        /// What `variable` held.
+        found: Found,
+    }
+}
+
+/// The value of an environment variable. It is no part of what was written, so it is neither shown nor compared.
+#[derive(Clone, Default)]
+pub struct Found(pub Option<String>);
+
+impl PartialEq for Found {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl fmt::Debug for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Found")
+    }
+}
+
+section! {
+    /// How spans are gathered, kept and sent again.
+    pub struct Delivery: Default {
+        /// Spans of one request.
+        spans: usize [1usize ..= 65_536usize] = 512,
+        /// Bytes of one request before compression. The collector's gRPC receiver takes no more than 4 MiB.
+        bytes: usize as Size [KI ..= LARGEST] = MI,
+        /// How long a span may wait for others.
+        age: Duration [MILLISECOND ..= MINUTE] = 5 * SECOND,
+        /// Bytes that may wait for the receiver, those under way included. Beyond it the oldest are dropped.
+        queue: usize as Size [KI ..= GI] = 16 * MI,
+        /// How long one request may take, from its connection to the last byte of its answer.
+        timeout: Duration [MILLISECOND ..= HOUR] = 10 * SECOND,
+        /// The pause after a first failure, less a random part; it doubles with each further one.
+        backoff: Duration [MILLISECOND ..= HOUR] = SECOND,
+        /// The longest pause that is not asked for by the receiver.
+        backoff_max: Duration [MILLISECOND ..= HOUR] = 30 * SECOND,
+        /// How long the same spans are tried before they are dropped.
+        give_up: Duration [ZERO ..= DAY] = 5 * MINUTE,
+    }
+}
+
+words! {
+    /// How an OTLP request is written.
+    pub enum OtlpEncoding {
+        /// Protocol buffers.
+        Protobuf = "protobuf",
+        /// JSON.
+        Json = "json",
+    }
+}
+
+words! {
+    /// Whether a request is compressed.
+    pub enum Compression {
+        /// It is not.
+        None = "none",
+        /// With gzip.
+        Gzip = "gzip",
     }
 }
 
@@ -133,37 +252,85 @@ section! {
     pub struct StdoutTarget: Default {}
 }
 
+impl Target {
+    /// What the destination is asked with, where it is one on the network.
+    pub fn headers_mut(&mut self) -> &mut [HeaderField] {
+        match self {
+            Target::OtlpHttp(OtlpHttp { headers, .. }) | Target::OtlpGrpc(OtlpGrpc { headers, .. }) => headers,
+            Target::File(_) | Target::Stdout => &mut [],
+        }
+    }
+}
+
+/// Looks up the variables that header fields name. One that is missing is warned about, and its field left out.
+pub fn find_variables(policy: &mut Policy, environment: &[(String, String)]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for destination in &mut policy.destinations {
+        for field in destination.to.headers_mut() {
+            let Some(variable) = &field.variable else { continue };
+            field.found = Found(environment.iter().find(|(name, _)| name == variable).map(|(_, value)| value.clone()));
+            if field.found.0.is_none() {
+                warnings.push(format!(
+                    "policy.destinations: the header `{}` of {} is not sent, because the variable {variable} is not set",
+                    field.name, destination.name
+                ));
+            }
+        }
+    }
+    warnings
+}
+
 impl Form for Destination {
     type Plain = Destination;
 
     fn read(reader: &mut Reader, tree: &Tree) -> Option<Destination> {
         let clean = reader.count();
-        let written = WrittenDestination::read(reader, tree)?;
-        let to = match (written.file, written.stdout) {
-            (Some(file), None) => Target::File(file.path),
-            (None, Some(_)) => Target::Stdout,
-            (Some(_), Some(_)) => {
-                return reader.wrong(
-                    "has both `file` and `stdout`",
-                    "keep one, and write the other as a destination of its own",
-                );
-            }
+        let WrittenDestination { name, otlp_http, otlp_grpc, file, stdout, delivery } =
+            WrittenDestination::read(reader, tree)?;
+        let targets = [
+            otlp_http.map(|to| ("otlpHttp", Target::OtlpHttp(to))),
+            otlp_grpc.map(|to| ("otlpGrpc", Target::OtlpGrpc(to))),
+            file.map(|file| ("file", Target::File(file.path))),
+            stdout.map(|_| ("stdout", Target::Stdout)),
+        ];
+        let mut targets = targets.into_iter().flatten();
+        match (targets.next(), targets.next()) {
+            (Some((_, to)), None) => Some(Destination { name, to, delivery }),
+            (Some((first, _)), Some((second, _))) => reader.wrong(
+                format!("has both `{first}` and `{second}`"),
+                "keep one, and write the other as a destination of its own",
+            ),
             // A destination of a later version was refused by name already.
-            (None, None) if reader.count() > clean => return None,
-            (None, None) => return reader.wrong("leads nowhere", "add `file: {path: spans.jsonl}` or `stdout: {}`"),
-        };
-        Some(Destination { name: written.name, to })
+            (None, _) if reader.count() > clean => None,
+            (None, _) => reader.wrong(
+                "leads nowhere",
+                "add `otlpGrpc: {endpoint: \"http://host:4317\"}`, `file: {path: spans.jsonl}` or `stdout: {}`",
+            ),
+        }
     }
 
     fn write(plain: &Destination) -> Tree {
-        let (file, stdout) = match &plain.to {
-            Target::File(path) => (Some(FileTarget { path: path.clone() }), None),
-            Target::Stdout => (None, Some(StdoutTarget {})),
+        let mut written = WrittenDestination {
+            name: plain.name.clone(),
+            otlp_http: None,
+            otlp_grpc: None,
+            file: None,
+            stdout: None,
+            delivery: plain.delivery.clone(),
         };
-        WrittenDestination::write(&WrittenDestination { name: plain.name.clone(), file, stdout })
+        match plain.to.clone() {
+            Target::OtlpHttp(to) => written.otlp_http = Some(to),
+            Target::OtlpGrpc(to) => written.otlp_grpc = Some(to),
+            Target::File(path) => written.file = Some(FileTarget { path }),
+            Target::Stdout => written.stdout = Some(StdoutTarget {}),
+        }
+        WrittenDestination::write(&written)
     }
 
     fn kind() -> Kind {
         WrittenDestination::kind()
     }
 }
+
+/// Receivers take at most 64 MiB (OTLP specification); theirs must still be told from ours.
+const LARGEST: usize = 32 * MI;

@@ -70,7 +70,13 @@ telemetry: {log: info, accessLog: {format: json, to: stdout}, metrics: {}}
 policy:
   propagation: {extract: [w3c], inject: [w3c], clear: [], baggage: true}
   sampling: {}
-  destinations: [{name: collector, file: {path: spans.jsonl}}, {name: out, stdout: {}}]
+  destinations:
+  - {name: collector, file: {path: spans.jsonl}}
+  - {name: out, stdout: {}}
+  - {name: grpc, otlpGrpc: {endpoint: "http://127.0.0.1:4317"}}
+  - name: http
+    otlpHttp: {endpoint: "https://a.example/tenant", compression: gzip, tls: {rootFile: ca.crt}, headers: [{name: authorization, file: token}]}
+    delivery: {spans: 100, queue: 1Mi}
 identity: {}
 "#;
 
@@ -267,11 +273,38 @@ fn every_error_names_line_and_field_and_what_would_be_right() {
         ),
         (
             format!("{SMALL}policy: {{destinations: [{{name: c, otlpGrpc: {{}}}}]}}\n"),
-            &[("3:35: policy.destinations[0].otlpGrpc: ", "is not in this version; write `file:")],
+            &[("3:45: policy.destinations[0].otlpGrpc.endpoint: ", "is missing; add a URL")],
+        ),
+        (
+            format!("{SMALL}policy: {{destinations: [{{name: c, zipkin: {{}}}}]}}\n"),
+            &[("3:35: policy.destinations[0].zipkin: ", "is not in this version; write `otlpHttp:")],
+        ),
+        (
+            format!("{SMALL}policy: {{destinations: [{{name: c, otlpHttp: {{}}}}]}}\n"),
+            &[("3:45: policy.destinations[0].otlpHttp: ", "leads nowhere; add `endpoint:")],
+        ),
+        (
+            format!("{SMALL}policy: {{destinations: [{{name: c, otlpGrpc: {{endpoint: 'http://a/b'}}}}]}}\n"),
+            &[("3:56: policy.destinations[0].otlpGrpc.endpoint: ", "has a path, which gRPC sets itself")],
+        ),
+        (
+            format!(
+                "{SMALL}policy: {{destinations: [{{name: c, otlpGrpc: {{endpoint: 'http://a', tls: {{}}, headers: [{{name: x}}]}}}}]}}\n"
+            ),
+            &[
+                ("3:68: policy.destinations[0].otlpGrpc.tls: ", "stands beside an endpoint in clear text"),
+                ("3:87: policy.destinations[0].otlpGrpc.headers[0]: ", "exactly one of"),
+            ],
+        ),
+        (
+            format!(
+                "{SMALL}policy: {{destinations: [{{name: c, otlpGrpc: {{endpoint: 'http://a', headers: [{{name: Host, value: x}}]}}}}]}}\n"
+            ),
+            &[("3:85: policy.destinations[0].otlpGrpc.headers[0].name: ", "that HTTP itself sets")],
         ),
         (
             format!("{SMALL}policy: {{destinations: [{{name: c}}]}}\n"),
-            &[("3:25: policy.destinations[0]: ", "leads nowhere; add `file:")],
+            &[("3:25: policy.destinations[0]: ", "leads nowhere; add `otlpGrpc:")],
         ),
         (
             format!("{SMALL}policy: {{destinations: [{{name: c, stdout: {{}}, file: {{path: x}}}}]}}\n"),

@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use super::problem::suggest;
 use super::reader::Reader;
 use super::{
-    AnswerTrace, Config, Listener, ListenerProtocol, Mode, Propagation, Retry, RetryOn, Route, RouteMatch, Sampling,
-    Upstream,
+    AnswerTrace, Config, Destination, Endpoint, HeaderField, Listener, ListenerProtocol, Mode, Propagation, Retry,
+    RetryOn, Route, RouteMatch, Sampling, Target, Upstream, UpstreamTls,
 };
 
 pub fn validate(config: &Config, reader: &mut Reader) {
@@ -20,6 +20,9 @@ pub fn validate(config: &Config, reader: &mut Reader) {
         reader.field("propagation", |reader| propagation(reader, &config.policy.propagation));
         reader.field("sampling", |reader| sampling(reader, &config.policy.sampling));
         unique(reader, "destinations", config.policy.destinations.iter().map(|destination| destination.name.as_str()));
+        reader.each("destinations", &config.policy.destinations, |reader, _, destination| {
+            check_destination(reader, destination);
+        });
     });
     addresses(config, reader);
     reader.each("listeners", &config.listeners, |reader, _, listener| check_listener(reader, listener, &upstreams));
@@ -320,10 +323,72 @@ fn check_upstream(reader: &mut Reader, upstream: &Upstream) {
     if upstream.addresses.is_empty() {
         reader.wrong_field("addresses", "is empty", "add an address: `\"10.0.0.1:8080\"`");
     }
-    let Some(tls) = &upstream.tls else { return };
+    if let Some(tls) = &upstream.tls {
+        check_tls(reader, tls);
+    }
+}
+
+fn check_tls(reader: &mut Reader, tls: &UpstreamTls) {
     reader.field("tls", |reader| match (&tls.cert, &tls.key) {
         (Some(_), None) => reader.wrong_field("cert", "has no `key`", "add the `key` of this certificate"),
         (None, Some(_)) => reader.wrong_field("key", "has no `cert`", "add the `cert` of this key"),
         (Some(_), Some(_)) | (None, None) => {}
+    });
+}
+
+fn check_destination(reader: &mut Reader, destination: &Destination) {
+    match &destination.to {
+        Target::OtlpHttp(to) => reader.field("otlpHttp", |reader| {
+            match (&to.endpoint, &to.traces_endpoint) {
+                (Some(_), Some(_)) => reader.needless_field(
+                    "tracesEndpoint",
+                    "stands beside `endpoint`",
+                    "keep `endpoint`, to which `/v1/traces` is added, or `tracesEndpoint`, which is taken as it is",
+                ),
+                (None, None) => {
+                    reader.wrong::<()>("leads nowhere", "add `endpoint: \"http://collector:4318\"`");
+                }
+                (Some(_), None) | (None, Some(_)) => {}
+            }
+            check_receiver(reader, to.endpoint.as_ref().or(to.traces_endpoint.as_ref()), &to.headers, to.tls.as_ref());
+        }),
+        Target::OtlpGrpc(to) => reader.field("otlpGrpc", |reader| {
+            if !matches!(to.endpoint.path.as_str(), "" | "/") {
+                reader.wrong_field(
+                    "endpoint",
+                    "has a path, which gRPC sets itself",
+                    "leave the path out, or write it as `otlpHttp`",
+                );
+            }
+            check_receiver(reader, Some(&to.endpoint), &to.headers, to.tls.as_ref());
+        }),
+        Target::File(_) | Target::Stdout => {}
+    }
+}
+
+fn check_receiver(
+    reader: &mut Reader,
+    endpoint: Option<&Endpoint>,
+    headers: &[HeaderField],
+    tls: Option<&UpstreamTls>,
+) {
+    if let Some(tls) = tls {
+        if endpoint.is_some_and(|endpoint| !endpoint.secure) {
+            reader.needless_field(
+                "tls",
+                "stands beside an endpoint in clear text",
+                "begin the endpoint with `https://`, or leave `tls` out",
+            );
+        }
+        check_tls(reader, tls);
+    }
+    reader.each("headers", headers, |reader, _, field| {
+        let given = [field.value.is_some(), field.variable.is_some(), field.file.is_some()];
+        if given.iter().filter(|given| **given).count() != 1 {
+            reader.wrong::<()>(
+                "needs exactly one of `value`, `variable` and `file`",
+                "write one, such as `{name: authorization, file: token}`",
+            );
+        }
     });
 }

@@ -511,7 +511,7 @@ impl Lease {
 }
 
 /// On every packet of the proxy's own, so that the redirect rules let it pass.
-const MARK: u32 = 0x14;
+const MARK: u32 = connect::MARK;
 /// A host that vanished sends no reset. While requests wait on a connection it is asked for a sign of life this often,
 /// and given up after this wait.
 const PING_INTERVAL: Duration = Duration::from_secs(15);

@@ -74,6 +74,8 @@ fn is_own_end(stream: &TcpStream) -> bool {
     matches!((stream.local_addr(), stream.peer_addr()), (Ok(local), Ok(peer)) if local == peer)
 }
 
+/// The mark of what the redirect rules let pass.
+pub const MARK: u32 = 0x14;
 static MARK_REFUSED: AtomicBool = AtomicBool::new(false);
 
 /// Why there is no connection. No byte was sent, so another address may always be tried.

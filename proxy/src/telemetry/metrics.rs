@@ -264,9 +264,9 @@ mod tests {
     #[test]
     fn gauges_go_up_in_one_shard_and_down_in_another() {
         let registry = Registry::new();
-        registry.shard().gauge(family::SPANS_IN_FLIGHT, &[]).add(3);
-        registry.shard().gauge(family::SPANS_IN_FLIGHT, &[]).dec();
-        assert!(registry.render().contains("spanmesh_proxy_spans_in_flight 2\n"));
+        registry.shard().gauge(family::SPANS_IN_FLIGHT, &["*"]).add(3);
+        registry.shard().gauge(family::SPANS_IN_FLIGHT, &["*"]).dec();
+        assert!(registry.render().contains("spanmesh_proxy_spans_in_flight{destination=\"*\"} 2\n"));
     }
 
     #[test]

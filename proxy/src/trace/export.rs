@@ -1,21 +1,46 @@
 //! Where finished spans go. A worker fills its own buffer and hands it over in batches without waiting; a thread in the
-//! background turns them into lines and gives them to each destination's sink.
+//! background gives them to each destination: as lines to a file's or stream's sink, or encoded into parcels that a sender
+//! of its own brings to a receiver on the network. No destination waits for another.
 
+pub mod answer;
+mod dial;
+mod grpc;
+mod http;
 pub mod json;
+mod ledger;
+mod parcel;
 pub mod protobuf;
+mod queue;
+mod retry;
+mod sender;
+pub mod settings;
 
 use std::cell::RefCell;
 use std::io;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::rc::Rc;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::sleep_until;
+
+use self::ledger::{Ledger, signed};
+use self::parcel::{Envelope, Parcel};
+use self::queue::Queue;
+use self::retry::Reason;
+use self::sender::End;
+use self::settings::{Destination, Remote};
+use super::attributes::Told;
 use super::span::Batch;
+use crate::config::Delivery;
 use crate::telemetry::metrics::{AnyThread, Counter, Gauge, Registry, Shard, family};
-use crate::telemetry::sink::{self, Sink, Target};
+use crate::telemetry::sink::{self, Sink};
 
 /// Takes finished spans to the encoder.
-pub type Batches = SyncSender<Batch>;
+pub type Batches = mpsc::Sender<Batch>;
 
 /// The worker's end.
 pub struct SpanBuffer {
@@ -32,8 +57,8 @@ impl SpanBuffer {
             open: RefCell::default(),
             batches,
             created: shard.counter(family::SPANS_CREATED, &[]),
-            full: shard.counter(family::SPANS_DROPPED, &["queue_full"]),
-            in_flight: shard.gauge(family::SPANS_IN_FLIGHT, &[]),
+            full: shard.counter(family::SPANS_DROPPED, &[ALL, "queue_full"]),
+            in_flight: shard.gauge(family::SPANS_IN_FLIGHT, &[ALL]),
         }
     }
 
@@ -63,9 +88,11 @@ impl SpanBuffer {
             return;
         }
         let Some(batches) = &self.batches else { return };
-        if let Err(TrySendError::Full(batch) | TrySendError::Disconnected(batch)) = batches.try_send(batch) {
+        if let Err(mpsc::error::TrySendError::Full(batch) | mpsc::error::TrySendError::Closed(batch)) =
+            batches.try_send(batch)
+        {
             self.full.add(batch.len() as u64);
-            self.in_flight.add(-count(&batch));
+            self.in_flight.add(-signed(batch.len()));
         }
     }
 }
@@ -77,82 +104,220 @@ impl Drop for SpanBuffer {
     }
 }
 
-/// The background's end: one thread that encodes.
+/// The background's end: one thread that encodes and sends.
 pub struct Exporter {
-    batches: SyncSender<Batch>,
+    batches: Batches,
+    end: watch::Sender<Option<Instant>>,
     /// Closed when the thread has ended.
     ended: Receiver<()>,
 }
 
 impl Exporter {
-    /// `destinations` are names and where their lines go; `resource` is what all spans have in common.
-    pub fn start(
-        destinations: Vec<(String, Target)>,
-        resource: json::Resource,
-        registry: &Registry,
-    ) -> io::Result<Self> {
-        let (batches, queue) = sync_channel(QUEUE);
-        let mut outlets = Vec::new();
-        for (name, target) in destinations {
-            let shared = registry.shared();
-            outlets.push(Outlet {
-                sink: Sink::open("spans", target, sink::Limits { line: LINE, ..sink::Limits::default() }, registry)?,
-                exported: shared.counter(family::SPANS_EXPORTED, &[&name]),
-                dropped: shared.counter(family::SPANS_DROPPED, &["destination_full"]),
-            });
+    /// `resource` is what all spans have in common.
+    pub fn start(destinations: Vec<Destination>, resource: json::Resource, registry: &Registry) -> io::Result<Self> {
+        let (batches, queue) = mpsc::channel(QUEUE);
+        let (mut files, mut remotes) = (Vec::new(), Vec::new());
+        for destination in destinations {
+            match destination {
+                Destination::Lines { name, target } => files.push(Lines::open(&name, target, registry)?),
+                Destination::Remote(remote) => remotes.push(*remote),
+            }
         }
-        let in_flight = registry.shared().gauge(family::SPANS_IN_FLIGHT, &[]);
-        let (end, ended) = sync_channel::<()>(0);
+        let in_flight = registry.shared().gauge(family::SPANS_IN_FLIGHT, &[ALL]);
+        let late = registry.shared().counter(family::SPANS_DROPPED, &[ALL, Reason::Ended.name()]);
+        let (end, told) = watch::channel(None);
+        let (gone, ended) = sync_channel::<()>(0);
+        let mut runtime = Builder::new_current_thread();
+        runtime.enable_all().max_blocking_threads(LOOK_UPS);
+        let registry = registry.clone();
+        let (ready, started) = sync_channel(1);
         thread::Builder::new().name("spans".into()).spawn(move || {
-            write(&queue, &outlets, &resource, &in_flight);
-            drop(end);
+            let runtime = match runtime.build_local(LocalOptions::default()) {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(ready.send(Err(error))),
+            };
+            let _ = ready.send(Ok(()));
+            runtime.block_on(async move {
+                let mut senders = JoinSet::new();
+                let remotes = remotes.into_iter();
+                let outlets = remotes.map(|remote| Outlet::open(remote, &resource, &registry, &told, &mut senders));
+                let mut work = Work { files, outlets: outlets.collect(), resource, in_flight, ended: late };
+                work.run(queue, End(told)).await;
+                work.close();
+                while senders.join_next().await.is_some() {}
+                for file in &work.files {
+                    file.sink.flush(PATIENCE);
+                }
+            });
+            // A name look-up may still hang in its thread; nobody waits for it.
+            runtime.shutdown_background();
+            drop(gone);
         })?;
-        Ok(Self { batches, ended })
+        started.recv().unwrap_or_else(|_| Err(io::Error::other("the thread of the spans ended while starting")))?;
+        Ok(Self { batches, end, ended })
     }
 
     pub fn batches(&self) -> Batches {
         self.batches.clone()
     }
 
-    /// Writes what was handed over and ends. The workers' buffers are gone by then, unless one is stuck; the end of the
-    /// process does not wait for that.
-    pub fn finish(self) {
+    /// Writes and sends what was handed over, as far as it goes until `deadline`, and ends; the rest is counted as dropped.
+    /// The workers' buffers are gone by then, unless one is stuck; the end of the process does not wait for that.
+    pub fn finish(self, deadline: Instant) {
         drop(self.batches);
-        let _ = self.ended.recv_timeout(FINISH);
+        self.end.send_replace(Some(deadline));
+        let left = deadline.saturating_duration_since(Instant::now());
+        let _ = self.ended.recv_timeout(left + FINISH);
     }
 }
 
-struct Outlet {
+/// What the thread does.
+struct Work {
+    files: Vec<Lines>,
+    outlets: Vec<Outlet>,
+    resource: json::Resource,
+    in_flight: Gauge<AnyThread>,
+    /// Spans that nobody was given when the time was up.
+    ended: Counter<AnyThread>,
+}
+
+impl Work {
+    /// Until nobody can hand over more, or the time is up.
+    async fn run(&mut self, mut queue: mpsc::Receiver<Batch>, mut end: End) {
+        let mut scratch = Vec::new();
+        loop {
+            let aged = self.outlets.iter().filter_map(Outlet::due).min();
+            tokio::select! {
+                batch = queue.recv() => match batch {
+                    Some(batch) => self.take(&batch, &mut scratch),
+                    None => return,
+                },
+                () = sleep_until(aged.unwrap_or_else(Instant::now).into()), if aged.is_some() => {
+                    let now = Instant::now();
+                    self.outlets.iter_mut().filter(|outlet| outlet.due().is_some_and(|due| due <= now)).for_each(Outlet::ship);
+                }
+                () = end.come() => {
+                    queue.close();
+                    while let Ok(batch) = queue.try_recv() {
+                        self.ended.add(batch.len() as u64);
+                        self.in_flight.add(-signed(batch.len()));
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, batch: &Batch, scratch: &mut Vec<u8>) {
+        for outlet in &mut self.outlets {
+            outlet.ledger.entered(batch.len());
+            outlet.take(batch, scratch);
+        }
+        if !self.files.is_empty() {
+            scratch.clear();
+            json::encode(scratch, &self.resource, batch);
+            self.files.iter().for_each(|file| file.take(batch.len(), scratch));
+        }
+        self.in_flight.add(-signed(batch.len()));
+    }
+
+    fn close(&mut self) {
+        for outlet in &mut self.outlets {
+            outlet.ship();
+            outlet.queue.close();
+        }
+    }
+}
+
+/// A file or stream.
+struct Lines {
     sink: Sink,
     exported: Counter<AnyThread>,
     dropped: Counter<AnyThread>,
 }
 
-fn write(queue: &Receiver<Batch>, outlets: &[Outlet], resource: &json::Resource, in_flight: &Gauge<AnyThread>) {
-    let mut line = Vec::new();
-    while let Ok(batch) = queue.recv() {
-        line.clear();
-        json::encode(&mut line, resource, &batch);
-        for outlet in outlets {
-            let counter = if outlet.sink.push(line.as_slice()) { &outlet.exported } else { &outlet.dropped };
-            counter.add(batch.len() as u64);
+impl Lines {
+    fn open(name: &str, target: sink::Target, registry: &Registry) -> io::Result<Self> {
+        let shared = registry.shared();
+        Ok(Self {
+            sink: Sink::open("spans", target, sink::Limits { line: LINE, ..sink::Limits::default() }, registry)?,
+            exported: shared.counter(family::SPANS_EXPORTED, &[name]),
+            dropped: shared.counter(family::SPANS_DROPPED, &[name, Reason::QueueFull.name()]),
+        })
+    }
+
+    fn take(&self, spans: usize, line: &[u8]) {
+        let counter = if self.sink.push(line) { &self.exported } else { &self.dropped };
+        counter.add(spans as u64);
+    }
+}
+
+/// The near end of a destination on the network: gathers spans until there are enough, or they have waited long enough.
+struct Outlet {
+    envelope: Rc<Envelope>,
+    open: Parcel,
+    since: Option<Instant>,
+    delivery: Delivery,
+    queue: Rc<Queue>,
+    ledger: Rc<Ledger>,
+}
+
+impl Outlet {
+    fn open(
+        remote: Remote,
+        resource: &json::Resource,
+        registry: &Registry,
+        end: &watch::Receiver<Option<Instant>>,
+        senders: &mut JoinSet<()>,
+    ) -> Self {
+        let envelope = Rc::new(Envelope::new(remote.format, resource));
+        let queue = Rc::new(Queue::new(remote.delivery.queue));
+        let ledger = Rc::new(Ledger::new(&remote.name, registry));
+        let delivery = remote.delivery.clone();
+        let sender = remote.sender(envelope.clone(), queue.clone(), ledger.clone(), End(end.clone()));
+        senders.spawn_local(sender.run());
+        Self { envelope, open: Parcel::default(), since: None, delivery, queue, ledger }
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.since.map(|since| since + self.delivery.age)
+    }
+
+    fn take(&mut self, batch: &Batch, scratch: &mut Vec<u8>) {
+        for told in Told::all(batch) {
+            scratch.clear();
+            self.envelope.encode(scratch, &told);
+            if self.open.size() + scratch.len() > self.delivery.bytes {
+                self.ship();
+            }
+            self.open.push(scratch);
+            self.since.get_or_insert_with(Instant::now);
+            if self.open.len() >= self.delivery.spans {
+                self.ship();
+            }
         }
-        in_flight.add(-count(&batch));
     }
-    for outlet in outlets {
-        outlet.sink.flush(PATIENCE);
+
+    fn ship(&mut self) {
+        self.since = None;
+        if self.open.is_empty() {
+            return;
+        }
+        for gone in self.queue.push(std::mem::take(&mut self.open)) {
+            self.ledger.dropped(gone.len(), Reason::QueueFull);
+        }
     }
 }
 
-fn count(batch: &Batch) -> i64 {
-    i64::try_from(batch.len()).unwrap_or(i64::MAX)
-}
-
+/// In place of a destination's name: what happens before spans are given to any.
+const ALL: &str = "*";
 /// Batches that wait for the encoder: with 128 spans each, about 8 MiB at worst.
 const QUEUE: usize = 64;
 /// A line carries one batch, whose paths may be long.
 const LINE: usize = 4 * 1024 * 1024;
 /// For one destination to take what it was given.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// For all of them together.
+/// For the files and streams, beyond the deadline.
 const FINISH: Duration = Duration::from_secs(10);
+/// Names that are looked up at once; each destination looks up one.
+const LOOK_UPS: usize = 4;

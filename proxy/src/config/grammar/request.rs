@@ -126,6 +126,19 @@ pub fn method(text: &str) -> Result<String, &'static str> {
     }
 }
 
+/// A header field that may be added to a request without changing what it is or how it is framed. In lower case.
+pub fn field_name(text: &str) -> Result<String, &'static str> {
+    let name = text.to_ascii_lowercase();
+    match name.as_str() {
+        _ if !is_token(text) || name.len() > MAX_HEADER_NAME => Err("is not a header's name"),
+        "host" | "connection" | "te" | "trailer" | "transfer-encoding" | "upgrade" | "expect" | "keep-alive" => {
+            Err("is a header that HTTP itself sets")
+        }
+        _ if name.starts_with("content-") || name.starts_with("grpc-") => Err("is a header that OTLP sets"),
+        _ => Ok(name),
+    }
+}
+
 /// RFC 9110 5.6.2.
 fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))

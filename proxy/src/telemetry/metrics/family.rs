@@ -162,10 +162,12 @@ families! {
         "Spans made.";
     Counter SPANS_EXPORTED "spans_exported" None ["destination"]
         "Spans that a destination took.";
-    Counter SPANS_DROPPED "spans_dropped" None ["reason"]
-        "Spans given up here.";
-    Gauge SPANS_IN_FLIGHT "spans_in_flight" None []
-        "Spans made and neither exported nor dropped yet.";
+    Counter SPANS_REJECTED "spans_rejected" None ["destination"]
+        "Spans that a destination's receiver refused while it took others of the same request.";
+    Counter SPANS_DROPPED "spans_dropped" None ["destination" "reason"]
+        "Spans given up here. Destination `*`: before they were given to any, so they are missing at each.";
+    Gauge SPANS_IN_FLIGHT "spans_in_flight" None ["destination"]
+        "Spans made and neither exported, rejected nor dropped yet. Destination `*`: not yet given to any. For each destination, with what stands under `*`: created = exported + rejected + dropped + in flight.";
     Counter CONTEXT_MALFORMED "context_malformed" None ["format"]
         "Trace contexts that could not be read.";
     Counter CONTEXT_CONFLICTS "context_conflicts" None ["kept" "dropped"]

@@ -136,7 +136,7 @@ mod tests {
         one.gauge(family::BUILD, &["0.1.0"]).set(1);
         one.gauge(family::PROCESS_START_TIME_SECONDS, &[]).set_duration(Duration::from_millis(1_700_000_000_250));
         one.counter(family::WORKER_BUSY_SECONDS, &["0"]).add_duration(Duration::from_nanos(1));
-        one.gauge(family::SPANS_IN_FLIGHT, &[]).set(-3);
+        one.gauge(family::SPANS_IN_FLIGHT, &["*"]).set(-3);
         let text = registry.render();
         let samples = strict::parse(&text).unwrap_or_else(|why| panic!("{why}\n{text}"));
         for line in [
@@ -150,7 +150,7 @@ mod tests {
             "spanmesh_proxy_build_info{version=\"0.1.0\"} 1\n",
             "spanmesh_proxy_process_start_time_seconds 1700000000.25\n",
             "spanmesh_proxy_worker_busy_seconds_total{worker=\"0\"} 0.000000001\n",
-            "spanmesh_proxy_spans_in_flight -3\n",
+            "spanmesh_proxy_spans_in_flight{destination=\"*\"} -3\n",
         ] {
             assert!(text.contains(line), "{line}\nis missing in\n{text}");
         }

@@ -1,13 +1,15 @@
 //! OTLP/JSON: one `ExportTraceServiceRequest` to a line, as the OpenTelemetry file exporter writes and reads it. Ids
 //! are lower-case hexadecimal, 64-bit integers are decimal strings.
 
+use std::borrow::Cow;
+
 use crate::telemetry::json::{self, List, Object};
 use crate::trace::attributes::{Fields, Told};
 use crate::trace::span::Batch;
 
 /// What all spans of this process have in common.
 #[derive(Clone, Debug, Default)]
-pub struct Resource(pub Vec<(&'static str, String)>);
+pub struct Resource(pub Vec<(Cow<'static, str>, String)>);
 
 pub fn encode(out: &mut Vec<u8>, resource: &Resource, batch: &Batch) {
     json::object(out, |request| {
@@ -24,6 +26,11 @@ pub fn encode(out: &mut Vec<u8>, resource: &Resource, batch: &Batch) {
             });
         });
     });
+}
+
+/// One span by itself.
+pub fn entry(out: &mut Vec<u8>, told: &Told<'_>) {
+    json::object(out, |object| span(object, told));
 }
 
 fn scope(entry: &mut Object, batch: &Batch) {

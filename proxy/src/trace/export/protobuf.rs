@@ -6,19 +6,43 @@ use crate::trace::attributes::{Fields, Told};
 use crate::trace::span::Batch;
 
 pub fn encode(out: &mut Vec<u8>, resource: &Resource, batch: &Batch) {
+    let (mut head, mut scope, mut spans) = (Vec::new(), Vec::new(), Vec::new());
+    self::resource(&mut head, resource);
+    self::scope(&mut scope);
+    Told::all(batch).for_each(|told| entry(&mut spans, &told));
+    request(out, &head, &scope, &spans);
+}
+
+/// Puts the parts of a request together, each encoded with its key.
+pub fn request(out: &mut Vec<u8>, resource: &[u8], scope: &[u8], spans: &[u8]) {
+    let inner = scope.len() + spans.len();
+    let mut front = Vec::with_capacity(8);
+    key(&mut front, 2, BYTES);
+    varint(&mut front, inner as u64);
+    key(out, 1, BYTES);
+    varint(out, (resource.len() + front.len() + inner) as u64);
+    for part in [resource, &front, scope, spans] {
+        out.extend_from_slice(part);
+    }
+}
+
+/// `ResourceSpans.resource`.
+pub fn resource(out: &mut Vec<u8>, resource: &Resource) {
     let attributes = resource.0.iter().filter(|(_, value)| !value.is_empty());
+    message(out, 1, |out| attributes.for_each(|(key, value)| Attributes(out, 1).text(key, value)));
+}
+
+/// `ScopeSpans.scope`.
+pub fn scope(out: &mut Vec<u8>) {
     message(out, 1, |out| {
-        message(out, 1, |out| attributes.for_each(|(key, value)| Attributes(out, 1).text(key, value)));
-        message(out, 2, |out| {
-            message(out, 1, |out| {
-                bytes(out, 1, b"spanmesh");
-                bytes(out, 2, env!("CARGO_PKG_VERSION").as_bytes());
-            });
-            for told in Told::all(batch) {
-                message(out, 2, |out| span(out, &told));
-            }
-        });
+        bytes(out, 1, b"spanmesh");
+        bytes(out, 2, env!("CARGO_PKG_VERSION").as_bytes());
     });
+}
+
+/// `ScopeSpans.spans`, one of them.
+pub fn entry(out: &mut Vec<u8>, told: &Told<'_>) {
+    message(out, 2, |out| span(out, told));
 }
 
 fn span(out: &mut Vec<u8>, told: &Told<'_>) {
