@@ -9,7 +9,7 @@ use super::propagate::Format;
 use super::redact;
 use super::span::{Batch, Cause, Kind, Protocol, Span};
 use super::trust::Inferred;
-use crate::error::Fault;
+use crate::error::{Fault, GrpcStatus};
 
 /// Takes attributes, in whatever form spans are encoded.
 pub trait Fields {
@@ -47,7 +47,8 @@ impl<'a> Told<'a> {
     pub fn error(&self) -> Option<Cow<'static, str>> {
         let span = self.span;
         let client = span.kind == Kind::Client;
-        if let (true, Some(status)) = (span.grpc, span.grpc_status) {
+        if span.grpc {
+            let status = self.rpc_status();
             let failed = if client { status != 0 } else { SERVER_ERRORS.contains(&status) };
             return failed.then(|| grpc_name(status));
         }
@@ -125,8 +126,22 @@ impl<'a> Told<'a> {
                 to.text("rpc.method_original", &path);
             }
         }
-        if let Some(status) = span.grpc_status {
-            to.text("rpc.response.status_code", &grpc_name(status));
+        to.text("rpc.response.status_code", &grpc_name(self.rpc_status()));
+    }
+
+    /// A call that brought no status has the one that its client makes up: from how it ended, else from the status of
+    /// HTTP (gRPC's http-grpc-status-mapping).
+    fn rpc_status(&self) -> u32 {
+        let Span { grpc_status, flag, status, .. } = self.span;
+        match (grpc_status, flag.meaning().grpc, status) {
+            (Some(status), ..) => *status,
+            (None, GrpcStatus::Ok, Some(400)) => GrpcStatus::Internal as u32,
+            (None, GrpcStatus::Ok, Some(401)) => UNAUTHENTICATED,
+            (None, GrpcStatus::Ok, Some(403)) => GrpcStatus::PermissionDenied as u32,
+            (None, GrpcStatus::Ok, Some(404)) => GrpcStatus::Unimplemented as u32,
+            (None, GrpcStatus::Ok, Some(429 | 502..=504)) => GrpcStatus::Unavailable as u32,
+            (None, GrpcStatus::Ok, _) => UNKNOWN,
+            (None, ended, _) => ended as u32,
         }
     }
 
@@ -272,6 +287,8 @@ const GRPC_NAMES: [&str; 17] = [
     "UNAUTHENTICATED",
 ];
 
+const UNKNOWN: u32 = 2;
+const UNAUTHENTICATED: u32 = 16;
 /// UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE and DATA_LOSS: the server's own doing.
 const SERVER_ERRORS: [u32; 6] = [2, 4, 12, 13, 14, 15];
 
@@ -413,6 +430,23 @@ mod tests {
             lines[1..4],
             ["rpc.method=_OTHER", "rpc.method_original=/no/such/thing", "rpc.response.status_code=99"]
         );
+    }
+
+    #[test]
+    fn a_call_that_brought_no_status_has_the_one_that_its_client_makes_up() {
+        for (http, flag, server, client) in [
+            (None, Flag::UpstreamReset, Some("UNAVAILABLE"), Some("UNAVAILABLE")),
+            (Some(200), Flag::ClientReset, None, Some("CANCELLED")),
+            (Some(403), Flag::Ok, None, Some("PERMISSION_DENIED")),
+            (Some(200), Flag::Ok, Some("UNKNOWN"), Some("UNKNOWN")),
+        ] {
+            for (kind, error) in [(Kind::Server, server), (Kind::Client, client)] {
+                let (_, found, lines) = told(kind, |span, _| (span.grpc, span.status, span.flag) = (true, http, flag));
+                assert_eq!(found.as_deref(), error, "{http:?} {flag:?}");
+                let status = lines.iter().find_map(|line| line.strip_prefix("rpc.response.status_code="));
+                assert_eq!(status, client, "{http:?} {flag:?}");
+            }
+        }
     }
 
     #[test]
