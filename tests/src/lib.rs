@@ -9,6 +9,7 @@
 pub mod by_hand;
 pub mod certificates;
 pub mod client;
+pub mod conventions;
 pub mod dir;
 pub mod dribble;
 pub mod frames;
