@@ -52,6 +52,8 @@ pub struct Exchange {
 pub struct Record {
     pub request: Option<RequestFacts>,
     pub route: Option<Rc<str>>,
+    /// The path that the route is configured with.
+    pub template: Option<Rc<str>>,
     pub upstream: Option<Rc<str>>,
     pub status: Option<StatusCode>,
     pub grpc: Option<GrpcFacts>,
@@ -190,6 +192,7 @@ impl Open {
             record: RefCell::new(Record {
                 request,
                 route: None,
+                template: None,
                 upstream: None,
                 status: None,
                 grpc,
@@ -376,9 +379,16 @@ impl Exchange {
         self.record.borrow().trace
     }
 
-    pub fn routed(&self, route: Option<Rc<str>>, upstream: Rc<str>, deadline: Option<Instant>, idle: Option<Duration>) {
+    /// The route is its name and the path that it is configured with.
+    pub fn routed(
+        &self,
+        route: (Option<Rc<str>>, Option<Rc<str>>),
+        upstream: Rc<str>,
+        deadline: Option<Instant>,
+        idle: Option<Duration>,
+    ) {
         let mut record = self.record.borrow_mut();
-        record.route = route;
+        (record.route, record.template) = route;
         record.upstream = Some(upstream);
         record.deadline = deadline;
         record.idle_timeout = idle.unwrap_or(record.idle_timeout);

@@ -9,7 +9,7 @@ use super::{Attempt, Exchange, Record};
 use crate::config::Mode;
 use crate::error::Flag;
 use crate::trace::context::TraceContext;
-use crate::trace::span::{Batch, Cause, Kind, Origin, Protocol, Side, Span, Words};
+use crate::trace::span::{Batch, Cause, Kind, Origin, Protocol, RouteSource, Side, Span, Words};
 use crate::trace::trust::Notes;
 
 pub(super) fn write(exchange: &Exchange, record: &Record, flag: Flag, ended: Instant) {
@@ -101,7 +101,8 @@ fn base(
         host: host.map_or(Words::default(), |host| batch.word(host.as_bytes(), HOST)),
         path: path.map_or(Words::default(), |path| batch.word(path.path().as_bytes(), PATH)),
         query: path.and_then(|path| path.query()).map_or(Words::default(), |query| batch.word(query.as_bytes(), QUERY)),
-        route: Words::default(),
+        route: record.template.as_ref().map_or(Words::default(), |template| batch.word(template.as_bytes(), PATH)),
+        route_source: record.template.is_some().then_some(RouteSource::Configured),
         context: origin(&record.notes, batch),
         agent: record.agent.as_ref().map_or(Words::default(), |agent| batch.word(agent.as_bytes(), AGENT)),
     }

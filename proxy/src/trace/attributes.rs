@@ -39,7 +39,11 @@ impl<'a> Told<'a> {
             return rpc_method(&batch.text(span.path)).map_or("grpc".into(), |method| method.to_owned().into());
         }
         let method = batch.text(span.method);
-        if is_known(&method) { method } else { "HTTP".into() }
+        let method = if is_known(&method) { method } else { "HTTP".into() };
+        match span.route.is_empty() {
+            true => method,
+            false => format!("{method} {}", batch.text(span.route)).into(),
+        }
     }
 
     /// What went wrong, with few values: a status or a flag. `None` for what is no error of this side (a client may be
@@ -102,10 +106,13 @@ impl<'a> Told<'a> {
                 if !span.agent.is_empty() {
                     to.text("user_agent.original", &batch.text(span.agent));
                 }
-                if !span.route.is_empty() {
-                    to.text("http.route", &batch.text(span.route));
-                }
             }
+        }
+        if let Some(source) = span.route_source {
+            // A client knows no route of the server's: to it the same is the template of what it asks for.
+            let key = if span.kind == Kind::Server { "http.route" } else { "url.template" };
+            to.text(key, &batch.text(span.route));
+            to.text("spanmesh.route.source", source.name());
         }
         if let Some(status) = span.status {
             to.int("http.response.status_code", status.into());
@@ -298,7 +305,7 @@ mod tests {
 
     use super::*;
     use crate::error::Flag;
-    use crate::trace::span::{Side, Words};
+    use crate::trace::span::{RouteSource, Side, Words};
 
     #[derive(Default)]
     struct Lines(Vec<String>);
@@ -343,6 +350,7 @@ mod tests {
             path: batch.word(b"/a", 9),
             query: batch.word(b"q=1&sig=x", 9),
             route: Words::default(),
+            route_source: None,
             agent: batch.word(b"curl", 9),
         }
     }
@@ -388,6 +396,18 @@ mod tests {
         assert!(lines.contains(&"http.request.resend_count=2".into()), "{lines:?}");
         assert!(lines.contains(&"spanmesh.attempt.cause=503".into()), "{lines:?}");
         assert!(!lines.iter().any(|line| line.starts_with("client.") || line.starts_with("url.path")), "{lines:?}");
+    }
+
+    #[test]
+    fn a_configured_route_names_the_spans_of_both_sides() {
+        for (kind, key) in [(Kind::Server, "http.route"), (Kind::Client, "url.template")] {
+            let (name, _, lines) = told(kind, |span, batch| {
+                (span.route, span.route_source) = (batch.word(b"/a/{id}", 99), Some(RouteSource::Configured));
+            });
+            assert_eq!(name, "GET /a/{id}");
+            let found = lines.iter().filter(|line| line.contains("route") || line.contains("template"));
+            assert_eq!(found.collect::<Vec<_>>(), [&format!("{key}=/a/{{id}}"), "spanmesh.route.source=configured"]);
+        }
     }
 
     #[test]

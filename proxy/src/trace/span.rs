@@ -48,7 +48,9 @@ pub struct Span {
     pub host: Words,
     pub path: Words,
     pub query: Words,
+    /// The template that the path follows.
     pub route: Words,
+    pub route_source: Option<RouteSource>,
     pub agent: Words,
     pub context: Origin,
 }
@@ -95,6 +97,12 @@ pub enum Protocol {
 pub enum Cause {
     Flag(Flag),
     Status(u16),
+}
+
+/// Who says which template a path follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteSource {
+    Configured,
 }
 
 /// Where in the text of its batch a span's word stands. Words that are empty are not there.
@@ -161,6 +169,14 @@ impl Side {
             Side::Server => "server",
             Side::Client => "client",
             Side::Gateway => "gateway",
+        }
+    }
+}
+
+impl RouteSource {
+    pub fn name(self) -> &'static str {
+        match self {
+            RouteSource::Configured => "configured",
         }
     }
 }

@@ -336,6 +336,7 @@ fn route(route: &config::Route, upstreams: &Upstreams) -> Option<Result<Rc<Route
             name: route.name.clone(),
             matches,
             upstream,
+            template: asked.path_template.as_deref().or(asked.path.as_deref()).map(Rc::from),
             timeout: route.timeout,
             idle_timeout: route.idle_timeout,
             retry: route.retry.as_ref().map(policy),

@@ -44,6 +44,7 @@ mod resets_of_strangers;
 mod retries;
 mod slow_heads;
 mod small_pieces;
+mod span_names;
 mod stalled_clients;
 mod streaming;
 mod timeouts;
