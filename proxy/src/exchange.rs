@@ -22,10 +22,12 @@ use tokio::time::Instant;
 
 use crate::connection::Connection;
 use crate::error::Flag;
+use crate::http::client::Made;
 use crate::limit::Limit;
 use crate::meters::Direction;
 use crate::trace::context::TraceContext;
 use crate::trace::in_flight::Ticket;
+use crate::trace::span::micros;
 use crate::trace::trust::Notes;
 
 /// One request. Shared with the bodies of its attempts; they are all on one thread.
@@ -114,6 +116,9 @@ pub struct Attempt {
     pub secure: bool,
     pub status: Option<StatusCode>,
     pub flag: Option<Flag>,
+    /// The wait for its connection, in microseconds, and what the making of it took. Unknown of one that lay ready.
+    pub waited: Option<u32>,
+    pub made: Option<Made>,
 }
 
 /// Nearly every request has one attempt and no room of its own for more.
@@ -403,10 +408,30 @@ impl Exchange {
     }
 
     pub fn attempt(&self, endpoint: SocketAddr, secure: bool, span: SpanId, started: Instant) {
-        let attempt = Attempt { endpoint, span, started, ended: None, version: None, secure, status: None, flag: None };
+        let attempt = Attempt {
+            endpoint,
+            span,
+            started,
+            ended: None,
+            version: None,
+            secure,
+            status: None,
+            flag: None,
+            waited: None,
+            made: None,
+        };
         let mut record = self.record.borrow_mut();
         record.attempts.push(attempt);
         record.detail = None;
+    }
+
+    /// The latest attempt has a connection, after it had to wait for one.
+    pub fn leased(&self, made: Option<Made>, now: Instant) {
+        if let Some(attempt) = self.record.borrow_mut().attempts.last_mut() {
+            let making = made.map_or(0, |made| made.connect.saturating_add(made.tls.unwrap_or(0)));
+            attempt.waited = Some(micros(now.duration_since(attempt.started)).saturating_sub(making));
+            attempt.made = made;
+        }
     }
 
     /// Why there is no connection, in words.

@@ -9,7 +9,7 @@ use super::{Attempt, Exchange, Record};
 use crate::config::Mode;
 use crate::error::Flag;
 use crate::trace::context::TraceContext;
-use crate::trace::span::{Batch, Cause, Kind, Origin, Protocol, RouteSource, Side, Span, Words};
+use crate::trace::span::{Batch, Cause, Kind, Origin, Protocol, RouteSource, Side, Span, Times, Words, micros};
 use crate::trace::trust::Notes;
 
 pub(super) fn write(exchange: &Exchange, record: &Record, flag: Flag, ended: Instant) {
@@ -38,6 +38,7 @@ pub(super) fn write(exchange: &Exchange, record: &Record, flag: Flag, ended: Ins
                 (None, flag) => Cause::Flag(flag.unwrap_or(Flag::Ok)),
             });
             let mut attempted = attempted(base, exchange, attempt, flag, ended);
+            attempted.times = times(exchange, record, attempt, before);
             if mode == Mode::Gateway {
                 // The request's own span has it.
                 attempted.context.link = None;
@@ -104,6 +105,7 @@ fn base(
         route: record.template.as_ref().map_or(Words::default(), |template| batch.word(template.as_bytes(), PATH)),
         route_source: record.template.is_some().then_some(RouteSource::Configured),
         context: origin(&record.notes, batch),
+        times: whole(exchange, record),
         agent: record.agent.as_ref().map_or(Words::default(), |agent| batch.word(agent.as_bytes(), AGENT)),
     }
 }
@@ -140,6 +142,34 @@ fn attempted(base: Span, exchange: &Exchange, attempt: &Attempt, flag: Flag, end
         status: attempt.status.map(|status| status.as_u16()),
         flag: attempt.flag.unwrap_or(flag),
         ..base
+    }
+}
+
+/// Of the request as a whole. An inbound side has one span, and tells there of the attempt that stayed too.
+fn whole(exchange: &Exchange, record: &Record) -> Times {
+    let since = |instant: Instant| micros(instant.duration_since(exchange.opened));
+    let alone = exchange.connection.listener.mode == Mode::Inbound;
+    let last = record.attempts.last().filter(|_| alone);
+    Times {
+        queue: record.attempts.iter().next().map(|attempt| since(attempt.started)),
+        pool: last.and_then(|attempt| attempt.waited),
+        connect: last.and_then(|attempt| Some(attempt.made?.connect)),
+        tls: last.and_then(|attempt| attempt.made?.tls),
+        first_byte: record.first_byte.map(since),
+    }
+}
+
+/// Of one attempt. One that was not the last and was answered all the same ended with the head of its answer.
+fn times(exchange: &Exchange, record: &Record, attempt: &Attempt, before: Option<&Attempt>) -> Times {
+    let since = before.map_or(Some(exchange.opened), |before| before.ended);
+    let last = record.attempts.last().is_some_and(|last| last.span == attempt.span);
+    let first_byte = if last { record.first_byte } else { attempt.ended }.filter(|_| attempt.status.is_some());
+    Times {
+        queue: since.map(|since| micros(attempt.started.duration_since(since))),
+        pool: attempt.waited,
+        connect: attempt.made.map(|made| made.connect),
+        tls: attempt.made.and_then(|made| made.tls),
+        first_byte: first_byte.map(|first| micros(first.duration_since(attempt.started))),
     }
 }
 

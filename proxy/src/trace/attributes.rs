@@ -180,7 +180,23 @@ impl<'a> Told<'a> {
         }
         to.text("spanmesh.side", span.side.name());
         to.text("spanmesh.response.flag", span.flag.name());
+        self.times(to);
         self.context(to);
+    }
+
+    fn times(&self, to: &mut impl Fields) {
+        let times = &self.span.times;
+        for (key, micros) in [
+            ("spanmesh.time.queue", times.queue),
+            ("spanmesh.time.pool", times.pool),
+            ("spanmesh.time.connect", times.connect),
+            ("spanmesh.time.tls", times.tls),
+            ("spanmesh.time.first_byte", times.first_byte),
+        ] {
+            if let Some(micros) = micros {
+                to.int(key, micros.into());
+            }
+        }
     }
 
     fn context(&self, to: &mut impl Fields) {
@@ -352,6 +368,7 @@ mod tests {
             route: Words::default(),
             route_source: None,
             agent: batch.word(b"curl", 9),
+            times: Default::default(),
         }
     }
 

@@ -45,6 +45,7 @@ mod retries;
 mod slow_heads;
 mod small_pieces;
 mod span_names;
+mod span_times;
 mod stalled_clients;
 mod streaming;
 mod timeouts;
