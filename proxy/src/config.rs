@@ -40,7 +40,7 @@ pub use listener::{
 pub use model::{
     AccessLog, Admin, Config, Drain, Handover, Limits, LogFormat, LogTarget, Metrics, Node, Role, Status, Telemetry,
 };
-pub use policy::{Destination, Format, Policy, Propagation, Target};
+pub use policy::{Destination, Format, Policy, Propagation, Target, Untraced};
 pub use problem::{Place, Problem};
 pub use reference::reference;
 pub use upstream::{Upstream, UpstreamProtocol, UpstreamTls};

@@ -70,6 +70,8 @@ pub struct Record {
     pub trace: Option<(TraceContext, SpanId)>,
     /// How the trace came about.
     pub notes: Notes,
+    /// It makes no spans, whatever its trace.
+    pub untraced: bool,
     pub attempts: Attempts,
     pub first_byte: Option<Instant>,
     pub deadline: Option<Instant>,
@@ -207,6 +209,7 @@ impl Open {
                 agent: None,
                 trace: None,
                 notes: Notes::default(),
+                untraced: false,
                 attempts: Attempts::default(),
                 first_byte: None,
                 deadline: None,
@@ -373,6 +376,14 @@ impl Exchange {
         let mut record = self.record.borrow_mut();
         record.trace = Some((context, span));
         record.notes = notes;
+    }
+
+    pub fn untraced(&self) {
+        self.record.borrow_mut().untraced = true;
+    }
+
+    pub fn is_untraced(&self) -> bool {
+        self.record.borrow().untraced
     }
 
     /// Until its end, what the application sends without a context may come from it.

@@ -14,3 +14,4 @@ mod path;
 pub mod progress;
 pub mod retry;
 pub mod route;
+pub mod untraced;

@@ -12,7 +12,7 @@ use rand::rngs::SmallRng;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::config::{Limits, Node};
+use crate::config::{Limits, Node, Untraced};
 use crate::drain::Drain;
 use crate::http::replay::Buffers;
 use crate::http::stalled::Answers;
@@ -55,6 +55,8 @@ pub struct Worker {
     pub ink: RefCell<Ink>,
     /// What a sidecar's application works on.
     pub in_flight: Option<InFlight>,
+    /// Requests that make no spans.
+    pub untraced: Vec<Untraced>,
     /// Whom this proxy speaks for.
     pub node: Node,
     /// Where this proxy itself listens.

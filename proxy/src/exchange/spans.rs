@@ -17,7 +17,7 @@ pub(super) fn write(exchange: &Exchange, record: &Record, flag: Flag, ended: Ins
     let (context, id) = trace;
     let connection = &exchange.connection;
     let worker = &connection.worker;
-    if !context.sampled || !worker.spans.is_on() {
+    if !context.sampled || record.untraced || !worker.spans.is_on() {
         return;
     }
     let mode = connection.listener.mode;

@@ -170,6 +170,8 @@ fn span(job: &Job<'_>, first: bool) -> SpanId {
     let connection = job.exchange.connection();
     match connection.listener.mode {
         Mode::Inbound => job.span,
+        // Without a span of its own it has none to tell of.
+        _ if job.exchange.is_untraced() => job.span,
         Mode::Outbound if first => job.span,
         Mode::Outbound | Mode::Gateway => context::random_span(&mut *connection.worker.rng.borrow_mut()),
     }

@@ -53,6 +53,7 @@ mod tls_passthrough;
 mod trace;
 mod trace_formats;
 mod trailers;
+mod untraced;
 mod upgrades;
 mod upstream_tls;
 mod window_budget;
