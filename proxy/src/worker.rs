@@ -6,7 +6,9 @@ pub mod run;
 pub mod upstreams;
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 
 use rand::rngs::SmallRng;
 use tokio::sync::Semaphore;
@@ -21,6 +23,7 @@ use crate::meters::Meters;
 use crate::net;
 use crate::net::copy::pipe::Pipes;
 use crate::net::original_dst::LocalAddresses;
+use crate::rules::template::Templates;
 use crate::shared::Shared;
 use crate::system::files::Descriptors;
 use crate::telemetry::access_log::AccessLog;
@@ -57,6 +60,8 @@ pub struct Worker {
     pub in_flight: Option<InFlight>,
     /// Requests that make no spans.
     pub untraced: Vec<Untraced>,
+    /// What paths look like, by the upstream that they are asked of.
+    pub templates: RefCell<HashMap<Rc<str>, Templates>>,
     /// Whom this proxy speaks for.
     pub node: Node,
     /// Where this proxy itself listens.

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::{Attempt, Exchange, Record};
 use crate::config::Mode;
 use crate::error::Flag;
+use crate::rules::template::Templates;
 use crate::trace::context::TraceContext;
 use crate::trace::span::{Batch, Cause, Kind, Origin, Protocol, RouteSource, Side, Span, Times, Words, micros};
 use crate::trace::trust::Notes;
@@ -72,6 +73,7 @@ fn base(
     let path = request.and_then(|request| request.path.as_ref());
     let host = request.and_then(|request| request.host.as_ref());
     let method = request.and_then(|request| request.method.as_ref());
+    let (route, route_source) = route(exchange, record, batch);
     Span {
         trace: context.trace,
         id,
@@ -102,11 +104,32 @@ fn base(
         host: host.map_or(Words::default(), |host| batch.word(host.as_bytes(), HOST)),
         path: path.map_or(Words::default(), |path| batch.word(path.path().as_bytes(), PATH)),
         query: path.and_then(|path| path.query()).map_or(Words::default(), |query| batch.word(query.as_bytes(), QUERY)),
-        route: record.template.as_ref().map_or(Words::default(), |template| batch.word(template.as_bytes(), PATH)),
-        route_source: record.template.is_some().then_some(RouteSource::Configured),
+        route,
+        route_source,
         context: origin(&record.notes, batch),
         times: whole(exchange, record),
         agent: record.agent.as_ref().map_or(Words::default(), |agent| batch.word(agent.as_bytes(), AGENT)),
+    }
+}
+
+/// The template of a path: as its route has it, else as its like have taught. What was refused teaches nothing, or a
+/// stranger who tries paths would use the room up.
+fn route(exchange: &Exchange, record: &Record, batch: &mut Batch) -> (Words, Option<RouteSource>) {
+    if let Some(template) = &record.template {
+        return (batch.word(template.as_bytes(), PATH), Some(RouteSource::Configured));
+    }
+    let path = record.request.as_ref().and_then(|request| request.path.as_ref());
+    let (Some(path), Some(upstream), None) = (path, &record.upstream, record.grpc) else {
+        return (Words::default(), None);
+    };
+    let mut services = exchange.connection.worker.templates.borrow_mut();
+    if !services.contains_key(upstream) {
+        services.insert(upstream.clone(), Templates::default());
+    }
+    let known = record.status.is_some_and(|status| status.as_u16() < 400);
+    match services.get_mut(upstream).and_then(|templates| templates.find(path.path(), known)) {
+        Some(template) => (batch.word(template.as_bytes(), PATH), Some(RouteSource::Learned)),
+        None => (Words::default(), None),
     }
 }
 

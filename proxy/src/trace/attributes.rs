@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use super::propagate::Format;
 use super::redact;
-use super::span::{Batch, Cause, Kind, Protocol, Span};
+use super::span::{Batch, Cause, Kind, Protocol, RouteSource, Span};
 use super::trust::Inferred;
 use crate::error::{Fault, GrpcStatus};
 
@@ -109,8 +109,12 @@ impl<'a> Told<'a> {
             }
         }
         if let Some(source) = span.route_source {
-            // A client knows no route of the server's: to it the same is the template of what it asks for.
-            let key = if span.kind == Kind::Server { "http.route" } else { "url.template" };
+            // A client knows no route of the server's: to it the same is the template of what it asks for. And what was
+            // only learned is nobody's route.
+            let key = match (span.kind, source) {
+                (Kind::Server, RouteSource::Configured) => "http.route",
+                (Kind::Server, RouteSource::Learned) | (Kind::Client, _) => "url.template",
+            };
             to.text(key, &batch.text(span.route));
             to.text("spanmesh.route.source", source.name());
         }
@@ -321,7 +325,7 @@ mod tests {
 
     use super::*;
     use crate::error::Flag;
-    use crate::trace::span::{RouteSource, Side, Words};
+    use crate::trace::span::{Side, Words};
 
     #[derive(Default)]
     struct Lines(Vec<String>);

@@ -123,6 +123,7 @@ pub fn micros(duration: Duration) -> u32 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteSource {
     Configured,
+    Learned,
 }
 
 /// Where in the text of its batch a span's word stands. Words that are empty are not there.
@@ -197,6 +198,7 @@ impl RouteSource {
     pub fn name(self) -> &'static str {
         match self {
             RouteSource::Configured => "configured",
+            RouteSource::Learned => "learned",
         }
     }
 }

@@ -246,6 +246,7 @@ pub fn build(plan: &Plan) -> io::Result<Built> {
         ink: RefCell::default(),
         in_flight: (config.role == config::Role::Sidecar).then(|| plan.shared.in_flight.clone()),
         untraced: config.policy.untraced.clone(),
+        templates: RefCell::default(),
         node: config.node.clone(),
         own: plan.own.clone(),
     };

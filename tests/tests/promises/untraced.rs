@@ -65,7 +65,7 @@ fn what_is_nobodys_call_is_carried_logged_and_counted_and_makes_no_spans() {
             }
             client.get("/").await;
             let spans = proxy.spanned(if mode == "gateway" { 2 } else { 1 }).await;
-            assert!(spans.len() <= 2 && spans.iter().all(|span| span.name == "GET"), "{spans:?}");
+            assert!(spans.len() <= 2 && spans.iter().all(|span| span.name == "GET /"), "{spans:?}");
             assert_eq!(proxy.logged(6).await.len(), 6);
             for (kind, count) in [("probes", 1.0), ("scrapes", 1.0), ("exports", 3.0)] {
                 let label = format!("kind=\"{kind}\"");
