@@ -44,7 +44,7 @@ pub use model::{
 };
 pub use policy::{
     Compression, Delivery, Destination, Format, HeaderField, OtlpEncoding, OtlpGrpc, OtlpHttp, Policy, Propagation,
-    Target,
+    Target, Untraced,
 };
 pub use problem::{Place, Problem};
 pub use reference::reference;

@@ -41,7 +41,8 @@ impl To {
         let opened = open.exchange().opened();
         let deadline = route.and_then(|route| route.timeout).and_then(|timeout| opened.checked_add(timeout));
         let idle = route.and_then(|route| route.idle_timeout);
-        open.exchange().routed(name, self.upstream.name.clone(), deadline, idle);
+        let template = route.and_then(|route| route.template.clone());
+        open.exchange().routed((name, template), self.upstream.name.clone(), deadline, idle);
         self.upstream.used(opened);
     }
 

@@ -22,10 +22,12 @@ use tokio::time::Instant;
 
 use crate::connection::Connection;
 use crate::error::Flag;
+use crate::http::client::Made;
 use crate::limit::Limit;
 use crate::meters::Direction;
 use crate::trace::context::TraceContext;
 use crate::trace::in_flight::Ticket;
+use crate::trace::span::micros;
 use crate::trace::trust::Notes;
 
 /// One request. Shared with the bodies of its attempts; they are all on one thread.
@@ -52,6 +54,8 @@ pub struct Exchange {
 pub struct Record {
     pub request: Option<RequestFacts>,
     pub route: Option<Rc<str>>,
+    /// The path that the route is configured with.
+    pub template: Option<Rc<str>>,
     pub upstream: Option<Rc<str>>,
     pub status: Option<StatusCode>,
     pub grpc: Option<GrpcFacts>,
@@ -66,6 +70,8 @@ pub struct Record {
     pub trace: Option<(TraceContext, SpanId)>,
     /// How the trace came about.
     pub notes: Notes,
+    /// It makes no spans, whatever its trace.
+    pub untraced: bool,
     pub attempts: Attempts,
     pub first_byte: Option<Instant>,
     pub deadline: Option<Instant>,
@@ -112,6 +118,9 @@ pub struct Attempt {
     pub secure: bool,
     pub status: Option<StatusCode>,
     pub flag: Option<Flag>,
+    /// The wait for its connection, in microseconds, and what the making of it took. Unknown of one that lay ready.
+    pub waited: Option<u32>,
+    pub made: Option<Made>,
 }
 
 /// Nearly every request has one attempt and no room of its own for more.
@@ -190,6 +199,7 @@ impl Open {
             record: RefCell::new(Record {
                 request,
                 route: None,
+                template: None,
                 upstream: None,
                 status: None,
                 grpc,
@@ -199,6 +209,7 @@ impl Open {
                 agent: None,
                 trace: None,
                 notes: Notes::default(),
+                untraced: false,
                 attempts: Attempts::default(),
                 first_byte: None,
                 deadline: None,
@@ -367,6 +378,14 @@ impl Exchange {
         record.notes = notes;
     }
 
+    pub fn untraced(&self) {
+        self.record.borrow_mut().untraced = true;
+    }
+
+    pub fn is_untraced(&self) -> bool {
+        self.record.borrow().untraced
+    }
+
     /// Until its end, what the application sends without a context may come from it.
     pub fn works(&self, ticket: Ticket) {
         self.works.set(Some(ticket));
@@ -376,9 +395,16 @@ impl Exchange {
         self.record.borrow().trace
     }
 
-    pub fn routed(&self, route: Option<Rc<str>>, upstream: Rc<str>, deadline: Option<Instant>, idle: Option<Duration>) {
+    /// The route is its name and the path that it is configured with.
+    pub fn routed(
+        &self,
+        route: (Option<Rc<str>>, Option<Rc<str>>),
+        upstream: Rc<str>,
+        deadline: Option<Instant>,
+        idle: Option<Duration>,
+    ) {
         let mut record = self.record.borrow_mut();
-        record.route = route;
+        (record.route, record.template) = route;
         record.upstream = Some(upstream);
         record.deadline = deadline;
         record.idle_timeout = idle.unwrap_or(record.idle_timeout);
@@ -393,10 +419,30 @@ impl Exchange {
     }
 
     pub fn attempt(&self, endpoint: SocketAddr, secure: bool, span: SpanId, started: Instant) {
-        let attempt = Attempt { endpoint, span, started, ended: None, version: None, secure, status: None, flag: None };
+        let attempt = Attempt {
+            endpoint,
+            span,
+            started,
+            ended: None,
+            version: None,
+            secure,
+            status: None,
+            flag: None,
+            waited: None,
+            made: None,
+        };
         let mut record = self.record.borrow_mut();
         record.attempts.push(attempt);
         record.detail = None;
+    }
+
+    /// The latest attempt has a connection, after it had to wait for one.
+    pub fn leased(&self, made: Option<Made>, now: Instant) {
+        if let Some(attempt) = self.record.borrow_mut().attempts.last_mut() {
+            let making = made.map_or(0, |made| made.connect.saturating_add(made.tls.unwrap_or(0)));
+            attempt.waited = Some(micros(now.duration_since(attempt.started)).saturating_sub(making));
+            attempt.made = made;
+        }
     }
 
     /// Why there is no connection, in words.

@@ -50,6 +50,7 @@ pub static TARGETS: &[Target] = &[
     ("redirect", redirect::fuzz_redirect),
     #[cfg(feature = "fuzzing")]
     ("strict", strict::fuzz_strict),
+    ("templates", rules::template::fuzz_templates),
     ("traceparent", trace::propagate::w3c::fuzz_traceparent),
     ("propagate", trace::propagate::fuzz_formats),
 ];

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{Extensions, Request, StatusCode, Version};
 
-use crate::config::{Format, Mode};
+use crate::config::{Format, Mode, Untraced};
 use crate::error::Flag;
 use crate::exchange::Record;
 use crate::http::client::Fresh;
@@ -26,6 +26,7 @@ pub struct Meters {
     conflicts: RefCell<Vec<((Format, Format), Counter)>>,
     inferred: RefCell<Vec<(Inferred, Counter)>>,
     not_propagated: RefCell<Vec<(Format, Counter)>>,
+    untraced: RefCell<Vec<(Untraced, Counter)>>,
     informed: Informed,
     counts_informational: Extensions,
     tasks: Gauge,
@@ -47,6 +48,7 @@ impl Meters {
             conflicts: RefCell::default(),
             inferred: RefCell::default(),
             not_propagated: RefCell::default(),
+            untraced: RefCell::default(),
             counts_informational: informed.callback(),
             informed,
             tasks: shard.gauge(family::WORKER_TASKS, &[]),
@@ -121,6 +123,11 @@ impl Meters {
             let labels = || self.shard.counter(family::CONTEXT_NOT_PROPAGATED, &[format.name()]);
             cached(&self.not_propagated, format, labels).add(1);
         }
+    }
+
+    /// A request that makes no spans.
+    pub fn untraced(&self, kind: Untraced) {
+        cached(&self.untraced, kind, || self.shard.counter(family::UNTRACED, &[kind.name()])).add(1);
     }
 
     fn malformed(&self, format: &'static str) {

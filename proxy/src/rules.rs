@@ -14,3 +14,5 @@ mod path;
 pub mod progress;
 pub mod retry;
 pub mod route;
+pub mod template;
+pub mod untraced;

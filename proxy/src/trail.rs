@@ -11,6 +11,7 @@ use crate::config::{AnswerTrace, Mode};
 use crate::connection::Connection;
 use crate::exchange::{Exchange, Open};
 use crate::http::headers::{Head, Upgrade};
+use crate::rules::untraced::{self, Facts};
 use crate::trace::context::{self, TraceContext};
 use crate::trace::propagate::{Hop, baggage, text};
 use crate::trace::trust;
@@ -30,12 +31,28 @@ pub fn settle(connection: &Rc<Connection>, open: &Open, head: &mut Head) -> (Tra
         (settled, context::random_span(&mut *rng))
     };
     worker.meters.settled(&settled);
-    let context = settled.context;
+    let (context, span) = if_traced(open.exchange(), head, settled.context, span);
     open.exchange().traced(context, span, settled.notes);
     if let (Mode::Inbound, Some(in_flight), Upgrade::No) = (listener.mode, &worker.in_flight, &head.upgrade) {
         open.exchange().works(in_flight.enter(context, span, open.exchange().opened()));
     }
     (context, span)
+}
+
+/// A request that makes no spans begins no trace that is kept. Where its caller traces it, that goes on as if no proxy stood
+/// here; and whoever has forced a trace gets all of it.
+fn if_traced(exchange: &Exchange, head: &Head, context: TraceContext, span: SpanId) -> (TraceContext, SpanId) {
+    let worker = &exchange.connection().worker;
+    let facts = Facts { method: &head.method, path: head.path.path(), headers: &head.headers };
+    let Some(kind) = untraced::kind(&facts).filter(|kind| worker.untraced.contains(kind) && !context.debug) else {
+        return (context, span);
+    };
+    exchange.untraced();
+    worker.meters.untraced(kind);
+    match context.parent {
+        Some(parent) => (context, parent),
+        None => (TraceContext { sampled: false, ..context }, span),
+    }
 }
 
 /// Tells the next hop. Baggage is for the mesh; an inbound side's application belongs to it wherever it listens.

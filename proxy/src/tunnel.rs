@@ -176,7 +176,8 @@ async fn reach(open: &Open, to: &To) -> Result<(Raw, (InFlight, Held)), ConnectF
         open.exchange().attempt(pooled.address(), to.upstream.settings.tls.is_some(), span, Instant::now());
         let in_flight = (pooled.endpoint.enter(), pooled.meters.connection());
         match client::raw(pooled.address(), &to.upstream.settings).await {
-            Ok(stream) => {
+            Ok((stream, made)) => {
+                open.exchange().leased(Some(made), Instant::now());
                 health::succeeded(&pooled.endpoint);
                 return Ok((stream, in_flight));
             }

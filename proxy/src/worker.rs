@@ -6,13 +6,15 @@ pub mod run;
 pub mod upstreams;
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 
 use rand::rngs::SmallRng;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::config::{Limits, Node};
+use crate::config::{Limits, Node, Untraced};
 use crate::drain::Drain;
 use crate::http::replay::Buffers;
 use crate::http::stalled::Answers;
@@ -21,6 +23,7 @@ use crate::meters::Meters;
 use crate::net;
 use crate::net::copy::pipe::Pipes;
 use crate::net::original_dst::LocalAddresses;
+use crate::rules::template::Templates;
 use crate::shared::Shared;
 use crate::system::files::Descriptors;
 use crate::telemetry::access_log::AccessLog;
@@ -55,6 +58,10 @@ pub struct Worker {
     pub ink: RefCell<Ink>,
     /// What a sidecar's application works on.
     pub in_flight: Option<InFlight>,
+    /// Requests that make no spans.
+    pub untraced: Vec<Untraced>,
+    /// What paths look like, by the upstream that they are asked of.
+    pub templates: RefCell<HashMap<Rc<str>, Templates>>,
     /// Whom this proxy speaks for.
     pub node: Node,
     /// Where this proxy itself listens.

@@ -10,6 +10,7 @@ pub mod by_hand;
 pub mod certificates;
 pub mod client;
 pub mod collector;
+pub mod conventions;
 pub mod dir;
 pub mod dribble;
 pub mod frames;

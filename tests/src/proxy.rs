@@ -11,7 +11,7 @@ use serde_json::Value;
 use spanmesh_proxy::app::{self, Running};
 use spanmesh_proxy::config::{self, Config, Problem};
 
-use crate::{Dir, eventually};
+use crate::{Dir, conventions, eventually};
 
 pub struct Proxy {
     running: Option<Running>,
@@ -153,6 +153,10 @@ impl Drop for Proxy {
             running.quit();
             let _ = running.wait();
         }
+        if !std::thread::panicking() {
+            // Whatever its test looked at.
+            self.spans();
+        }
     }
 }
 
@@ -180,12 +184,21 @@ pub(crate) fn json(path: &Path) -> Vec<Value> {
     lines(path).iter().map(|line| serde_json::from_str(line).expect("a JSON line")).collect()
 }
 
-/// The spans in a folder's file.
+/// The spans in a folder's file. Each follows the conventions.
 pub fn spans(dir: impl AsRef<Path>) -> Vec<Span> {
     let parse = |line: &String| serde_json::from_str::<ExportTraceServiceRequest>(line).expect("OTLP/JSON");
     let requests = lines(&dir.as_ref().join("spans.jsonl"));
-    let resources = requests.iter().flat_map(|line| parse(line).resource_spans);
-    resources.flat_map(|resource| resource.scope_spans).flat_map(|scope| scope.spans).collect()
+    let mut spans = Vec::new();
+    for told in requests.iter().flat_map(|line| parse(line).resource_spans) {
+        let attributes = told.resource.map(|resource| resource.attributes).unwrap_or_default();
+        assert_eq!(conventions::of_resource(&attributes), [""; 0], "a resource breaks the conventions");
+        spans.extend(told.scope_spans.into_iter().flat_map(|scope| scope.spans));
+    }
+    for span in &spans {
+        let violations = conventions::violations(span);
+        assert!(violations.is_empty(), "a span breaks the conventions: it {}\n{span:#?}", violations.join(", "));
+    }
+    spans
 }
 
 /// A metric's value in the text of `/metrics`, summed over all series whose labels contain all of `labels`.

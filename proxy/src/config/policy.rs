@@ -17,6 +17,8 @@ section! {
     pub struct Policy: Default {
         /// Which headers carry the trace.
         propagation: Propagation = Propagation::default(),
+        /// Requests that make no spans. They are carried, counted and logged like all others.
+        untraced: Vec<Untraced> = vec![Untraced::Probes, Untraced::Scrapes, Untraced::Exports],
         /// Which traces are kept.
         sampling: Sampling = Sampling::default(),
         /// Where spans go. Left out: where the variables of OpenTelemetry say, `OTEL_EXPORTER_OTLP_ENDPOINT` and its relatives; nowhere without them.
@@ -91,6 +93,18 @@ words! {
         Binary = "binary",
         /// OpenTracing's `ot-tracer-*`.
         Ottrace = "ottrace",
+    }
+}
+
+words! {
+    /// Requests that make no spans.
+    pub enum Untraced {
+        /// Kubernetes' probes, by their `User-Agent`, `kube-probe/`.
+        Probes = "probes",
+        /// Prometheus' scrapes, by their `User-Agent`, `Prometheus/`.
+        Scrapes = "scrapes",
+        /// What applications report: OTLP over HTTP and gRPC, Zipkin, Jaeger.
+        Exports = "exports",
     }
 }
 

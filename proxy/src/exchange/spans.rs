@@ -8,8 +8,9 @@ use tokio::time::Instant;
 use super::{Attempt, Exchange, Record};
 use crate::config::Mode;
 use crate::error::Flag;
+use crate::rules::template::Templates;
 use crate::trace::context::TraceContext;
-use crate::trace::span::{Batch, Cause, Kind, Origin, Protocol, Side, Span, Words};
+use crate::trace::span::{Batch, Cause, Kind, Origin, Protocol, RouteSource, Side, Span, Times, Words, micros};
 use crate::trace::trust::Notes;
 
 pub(super) fn write(exchange: &Exchange, record: &Record, flag: Flag, ended: Instant) {
@@ -17,7 +18,7 @@ pub(super) fn write(exchange: &Exchange, record: &Record, flag: Flag, ended: Ins
     let (context, id) = trace;
     let connection = &exchange.connection;
     let worker = &connection.worker;
-    if !context.sampled || !worker.spans.is_on() {
+    if !context.sampled || record.untraced || !worker.spans.is_on() {
         return;
     }
     let mode = connection.listener.mode;
@@ -38,6 +39,7 @@ pub(super) fn write(exchange: &Exchange, record: &Record, flag: Flag, ended: Ins
                 (None, flag) => Cause::Flag(flag.unwrap_or(Flag::Ok)),
             });
             let mut attempted = attempted(base, exchange, attempt, flag, ended);
+            attempted.times = times(exchange, record, attempt, before);
             if mode == Mode::Gateway {
                 // The request's own span has it.
                 attempted.context.link = None;
@@ -71,6 +73,7 @@ fn base(
     let path = request.and_then(|request| request.path.as_ref());
     let host = request.and_then(|request| request.host.as_ref());
     let method = request.and_then(|request| request.method.as_ref());
+    let (route, route_source) = route(exchange, record, batch);
     Span {
         trace: context.trace,
         id,
@@ -101,9 +104,32 @@ fn base(
         host: host.map_or(Words::default(), |host| batch.word(host.as_bytes(), HOST)),
         path: path.map_or(Words::default(), |path| batch.word(path.path().as_bytes(), PATH)),
         query: path.and_then(|path| path.query()).map_or(Words::default(), |query| batch.word(query.as_bytes(), QUERY)),
-        route: Words::default(),
+        route,
+        route_source,
         context: origin(&record.notes, batch),
+        times: whole(exchange, record),
         agent: record.agent.as_ref().map_or(Words::default(), |agent| batch.word(agent.as_bytes(), AGENT)),
+    }
+}
+
+/// The template of a path: as its route has it, else as its like have taught. What was refused teaches nothing, or a
+/// stranger who tries paths would use the room up.
+fn route(exchange: &Exchange, record: &Record, batch: &mut Batch) -> (Words, Option<RouteSource>) {
+    if let Some(template) = &record.template {
+        return (batch.word(template.as_bytes(), PATH), Some(RouteSource::Configured));
+    }
+    let path = record.request.as_ref().and_then(|request| request.path.as_ref());
+    let (Some(path), Some(upstream), None) = (path, &record.upstream, record.grpc) else {
+        return (Words::default(), None);
+    };
+    let mut services = exchange.connection.worker.templates.borrow_mut();
+    if !services.contains_key(upstream) {
+        services.insert(upstream.clone(), Templates::default());
+    }
+    let known = record.status.is_some_and(|status| status.as_u16() < 400);
+    match services.get_mut(upstream).and_then(|templates| templates.find(path.path(), known)) {
+        Some(template) => (batch.word(template.as_bytes(), PATH), Some(RouteSource::Learned)),
+        None => (Words::default(), None),
     }
 }
 
@@ -139,6 +165,34 @@ fn attempted(base: Span, exchange: &Exchange, attempt: &Attempt, flag: Flag, end
         status: attempt.status.map(|status| status.as_u16()),
         flag: attempt.flag.unwrap_or(flag),
         ..base
+    }
+}
+
+/// Of the request as a whole. An inbound side has one span, and tells there of the attempt that stayed too.
+fn whole(exchange: &Exchange, record: &Record) -> Times {
+    let since = |instant: Instant| micros(instant.duration_since(exchange.opened));
+    let alone = exchange.connection.listener.mode == Mode::Inbound;
+    let last = record.attempts.last().filter(|_| alone);
+    Times {
+        queue: record.attempts.iter().next().map(|attempt| since(attempt.started)),
+        pool: last.and_then(|attempt| attempt.waited),
+        connect: last.and_then(|attempt| Some(attempt.made?.connect)),
+        tls: last.and_then(|attempt| attempt.made?.tls),
+        first_byte: record.first_byte.map(since),
+    }
+}
+
+/// Of one attempt. One that was not the last and was answered all the same ended with the head of its answer.
+fn times(exchange: &Exchange, record: &Record, attempt: &Attempt, before: Option<&Attempt>) -> Times {
+    let since = before.map_or(Some(exchange.opened), |before| before.ended);
+    let last = record.attempts.last().is_some_and(|last| last.span == attempt.span);
+    let first_byte = if last { record.first_byte } else { attempt.ended }.filter(|_| attempt.status.is_some());
+    Times {
+        queue: since.map(|since| micros(attempt.started.duration_since(since))),
+        pool: attempt.waited,
+        connect: attempt.made.map(|made| made.connect),
+        tls: attempt.made.and_then(|made| made.tls),
+        first_byte: first_byte.map(|first| micros(first.duration_since(attempt.started))),
     }
 }
 

@@ -170,6 +170,8 @@ fn span(job: &Job<'_>, first: bool) -> SpanId {
     let connection = job.exchange.connection();
     match connection.listener.mode {
         Mode::Inbound => job.span,
+        // Without a span of its own it has none to tell of.
+        _ if job.exchange.is_untraced() => job.span,
         Mode::Outbound if first => job.span,
         Mode::Outbound | Mode::Gateway => context::random_span(&mut *connection.worker.rng.borrow_mut()),
     }
@@ -240,12 +242,16 @@ async fn one(
 async fn lease(job: &Job<'_>, pooled: &Rc<Pooled>, age: Age, limit: &Limit<'_>) -> Result<Lease, Missed> {
     let mut leasing = Box::pin(pooled.clone().lease(job.upstream.clone(), wanted(job), age));
     match limit.keep(leasing.as_mut()).await {
-        Ok(leased) => Ok(leased.inspect_err(|failure| job.exchange.explain(failure.text.clone()))?),
+        Ok(leased) => {
+            let (lease, made) = leased.inspect_err(|failure| job.exchange.explain(failure.text.clone()))?;
+            job.exchange.leased(made, Instant::now());
+            Ok(lease)
+        }
         Err(missed) => {
             // This request waits no longer, but the next ones must learn whether the endpoint can be reached at all:
             // one that never answers would otherwise never be ejected.
             tokio::task::spawn_local(async move {
-                if let Ok(lease) = leasing.await {
+                if let Ok((lease, _)) = leasing.await {
                     lease.give_back(true, Instant::now());
                 }
             });

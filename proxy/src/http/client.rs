@@ -37,6 +37,7 @@ use crate::meters::UpstreamMeters;
 use crate::net::connect::{self, ConnectError};
 use crate::rules::balance::InFlight;
 use crate::telemetry::metrics::Held;
+use crate::trace::span::micros;
 
 /// Which protocol the next hop is to speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +83,24 @@ pub enum Fresh {
     Http2(Rc<Http2>),
 }
 
+/// What it took to make a connection, in microseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Made {
+    pub connect: u32,
+    /// The handshake, where there is one.
+    pub tls: Option<u32>,
+}
+
+impl Made {
+    fn connected(started: Instant) -> Self {
+        Self { connect: micros(started.elapsed()), tls: None }
+    }
+
+    fn secured(self, started: Instant) -> Self {
+        Self { tls: Some(micros(started.elapsed()).saturating_sub(self.connect)), ..self }
+    }
+}
+
 /// The task of an HTTP/1 connection, and what it must know of requests.
 pub struct Carrier {
     task: AbortHandle,
@@ -100,12 +119,16 @@ pub enum Raw {
     Secure(Box<TlsStream<TcpStream>>),
 }
 
-pub async fn raw(address: SocketAddr, settings: &Settings) -> Result<Raw, ConnectFailure> {
+pub async fn raw(address: SocketAddr, settings: &Settings) -> Result<(Raw, Made), ConnectFailure> {
     let started = Instant::now();
     let stream = connect::connect(address, settings.connect_timeout, Some(MARK)).await?;
+    let made = Made::connected(started);
     match &settings.tls {
-        None => Ok(Raw::Plain(stream)),
-        Some(tls) => Ok(Raw::Secure(Box::new(secure(stream, &tls.opaque, tls, settings, started).await?))),
+        None => Ok((Raw::Plain(stream), made)),
+        Some(tls) => {
+            let stream = secure(stream, &tls.opaque, tls, settings, started).await?;
+            Ok((Raw::Secure(Box::new(stream)), made.secured(started)))
+        }
     }
 }
 
@@ -115,18 +138,22 @@ pub async fn connect(
     wanted: Wanted,
     settings: &Settings,
     open: Held,
-) -> Result<Fresh, ConnectFailure> {
+) -> Result<(Fresh, Made), ConnectFailure> {
     #[cfg(feature = "fuzzing")]
     if let Some(io) = crate::fuzz::seen::dial() {
-        return if wanted == Wanted::Http2 { http2(io, settings, open).await } else { http1(io, settings, open).await };
+        let http2 = wanted == Wanted::Http2;
+        let fresh = if http2 { self::http2(io, settings, open).await? } else { http1(io, settings, open).await? };
+        return Ok((fresh, Made::default()));
     }
     let started = Instant::now();
     let stream = connect::connect(address, settings.connect_timeout, Some(MARK)).await?;
+    let made = Made::connected(started);
     let Some(tls) = &settings.tls else {
-        return match wanted {
-            Wanted::Http2 => http2(stream, settings, open).await,
-            Wanted::Http1 | Wanted::Negotiated => http1(stream, settings, open).await,
+        let fresh = match wanted {
+            Wanted::Http2 => http2(stream, settings, open).await?,
+            Wanted::Http1 | Wanted::Negotiated => http1(stream, settings, open).await?,
         };
+        return Ok((fresh, made));
     };
     let connector = match wanted {
         Wanted::Http1 => &tls.http1,
@@ -134,15 +161,16 @@ pub async fn connect(
         Wanted::Negotiated => &tls.negotiated,
     };
     let stream = secure(stream, connector, tls, settings, started).await?;
+    let made = made.secured(started);
     match (wanted, stream.get_ref().1.alpn_protocol()) {
-        (_, Some(b"h2")) => http2(stream, settings, open).await,
+        (_, Some(b"h2")) => Ok((http2(stream, settings, open).await?, made)),
         (Wanted::Http2, other) => {
             let other = other.map_or("nothing".into(), String::from_utf8_lossy);
             let text =
                 format!("{address} was offered h2 and chose {other}; set the upstream's protocol to http1 or auto");
             Err(ConnectFailure { flag: Flag::ProtocolError, text })
         }
-        _ => http1(stream, settings, open).await,
+        _ => Ok((http1(stream, settings, open).await?, made)),
     }
 }
 

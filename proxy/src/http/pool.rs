@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::body::RequestBody;
-use super::client::{self, Carrier, ConnectFailure, Fresh, Http2, Lease, Settings, Wanted};
+use super::client::{self, Carrier, ConnectFailure, Fresh, Http2, Lease, Made, Settings, Wanted};
 use crate::config::UpstreamProtocol;
 use crate::error::Flag;
 use crate::meters::UpstreamMeters;
@@ -51,6 +51,8 @@ pub struct Pooled {
     connecting: RefCell<Option<Connecting>>,
     /// TLS agreed on HTTP/1.1 the last time: there will be nothing to share, so nobody waits for another's connection.
     alone: Cell<bool>,
+    /// What the last shared connection took, for the first attempt that has it.
+    made: Cell<Option<Made>>,
 }
 
 /// Told once to all who wait for a shared connection: it is there, or why it is not.
@@ -163,6 +165,7 @@ impl Pooled {
             http2: RefCell::default(),
             connecting: RefCell::default(),
             alone: Cell::new(false),
+            made: Cell::new(None),
         }
     }
 
@@ -171,25 +174,30 @@ impl Pooled {
     }
 
     /// A connection for one attempt: one that waits, or a new one. Owns what it needs, so that it can be left to finish
-    /// by itself when the request waits no longer.
+    /// by itself when the request waits no longer. Says what a connection took that was made for it.
     pub async fn lease(
         self: Rc<Self>,
         upstream: Rc<Upstream>,
         wanted: Wanted,
         age: Age,
-    ) -> Result<Lease, ConnectFailure> {
+    ) -> Result<(Lease, Option<Made>), ConnectFailure> {
         let _in_flight = self.endpoint.enter();
         let mut broken = 0;
+        let mut waited = false;
         loop {
             if let Some(lease) = self.waiting(wanted, age, Instant::now()) {
-                return Ok(lease);
+                return Ok((lease, if waited { self.made.take() } else { None }));
             }
             if wanted == Wanted::Http1 || age == Age::Own || self.alone.get() {
-                return self.connected(&upstream, wanted).await;
+                let (lease, made) = self.connected(&upstream, wanted).await?;
+                return Ok((lease, Some(made)));
             }
             match self.unsettled() {
                 Some(young) => young.settled().await,
-                None => self.shared_connect(&upstream, wanted).await?,
+                None => {
+                    self.shared_connect(&upstream, wanted).await?;
+                    waited = true;
+                }
             }
             // Full ones are no fault: others had them first. But where none is left they were closed as soon as made.
             if !self.alone.get() && !self.http2.borrow().iter().any(|shared| shared.is_usable()) {
@@ -213,8 +221,10 @@ impl Pooled {
             *self.connecting.borrow_mut() = Some(told.clone());
             let (pooled, upstream) = (self.clone(), upstream.clone());
             tokio::task::spawn_local(async move {
-                let outcome =
-                    pooled.connected(&upstream, wanted).await.map(|lease| lease.give_back(true, Instant::now()));
+                let outcome = pooled.connected(&upstream, wanted).await.map(|(lease, made)| {
+                    pooled.made.set(Some(made));
+                    lease.give_back(true, Instant::now());
+                });
                 pooled.connecting.borrow_mut().take();
                 teller.send_replace(Some(outcome));
             });
@@ -227,13 +237,13 @@ impl Pooled {
         })
     }
 
-    async fn connected(self: &Rc<Self>, upstream: &Upstream, wanted: Wanted) -> Result<Lease, ConnectFailure> {
+    async fn connected(self: &Rc<Self>, upstream: &Upstream, wanted: Wanted) -> Result<(Lease, Made), ConnectFailure> {
         let in_flight = self.endpoint.enter();
         match client::connect(self.address(), wanted, &upstream.settings, self.meters.connection()).await {
-            Ok(fresh) => {
+            Ok((fresh, made)) => {
                 upstream.meters.connected(&fresh);
                 self.alone.set(matches!((wanted, &fresh), (Wanted::Negotiated, Fresh::Http1(..))));
-                Ok(match fresh {
+                let lease = match fresh {
                     Fresh::Http1(send, task) => {
                         Lease::http1(send, task, self.clone(), in_flight, Instant::now(), false)
                     }
@@ -241,7 +251,8 @@ impl Pooled {
                         self.http2.borrow_mut().push(shared.clone());
                         Lease::http2(shared, self.clone(), in_flight)
                     }
-                })
+                };
+                Ok((lease, made))
             }
             Err(failure) => {
                 upstream.connect_failed(self, failure.flag);

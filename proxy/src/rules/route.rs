@@ -3,6 +3,7 @@
 //! It knows what a route asks for, not how an upstream is reached: `U` is whatever the caller hangs on a route, its
 //! name while reading the file, its handle on the road.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::matcher::{Matcher, RequestFacts};
@@ -18,6 +19,8 @@ pub struct Route<U> {
     pub name: String,
     pub matches: Matcher,
     pub upstream: U,
+    /// Its exact path or its template: of few values, so that spans are named by it.
+    pub template: Option<Rc<str>>,
     /// For the whole request, attempts and waits included.
     pub timeout: Option<Duration>,
     pub idle_timeout: Option<Duration>,
@@ -44,7 +47,15 @@ mod tests {
 
     fn route(name: &str, patterns: Patterns) -> Route<()> {
         let matches = Matcher::compile(&patterns).unwrap();
-        Route { name: name.into(), matches, upstream: (), timeout: None, idle_timeout: None, retry: None }
+        Route {
+            name: name.into(),
+            matches,
+            upstream: (),
+            template: None,
+            timeout: None,
+            idle_timeout: None,
+            retry: None,
+        }
     }
 
     fn table() -> RouteTable<()> {

@@ -7,9 +7,9 @@ use std::net::SocketAddr;
 
 use super::propagate::Format;
 use super::redact;
-use super::span::{Batch, Cause, Kind, Protocol, Span};
+use super::span::{Batch, Cause, Kind, Protocol, RouteSource, Span};
 use super::trust::Inferred;
-use crate::error::Fault;
+use crate::error::{Fault, GrpcStatus};
 
 /// Takes attributes, in whatever form spans are encoded.
 pub trait Fields {
@@ -39,7 +39,11 @@ impl<'a> Told<'a> {
             return rpc_method(&batch.text(span.path)).map_or("grpc".into(), |method| method.to_owned().into());
         }
         let method = batch.text(span.method);
-        if is_known(&method) { method } else { "HTTP".into() }
+        let method = if is_known(&method) { method } else { "HTTP".into() };
+        match span.route.is_empty() {
+            true => method,
+            false => format!("{method} {}", batch.text(span.route)).into(),
+        }
     }
 
     /// What went wrong, with few values: a status or a flag. `None` for what is no error of this side (a client may be
@@ -47,7 +51,8 @@ impl<'a> Told<'a> {
     pub fn error(&self) -> Option<Cow<'static, str>> {
         let span = self.span;
         let client = span.kind == Kind::Client;
-        if let (true, Some(status)) = (span.grpc, span.grpc_status) {
+        if span.grpc {
+            let status = self.rpc_status();
             let failed = if client { status != 0 } else { SERVER_ERRORS.contains(&status) };
             return failed.then(|| grpc_name(status));
         }
@@ -101,10 +106,17 @@ impl<'a> Told<'a> {
                 if !span.agent.is_empty() {
                     to.text("user_agent.original", &batch.text(span.agent));
                 }
-                if !span.route.is_empty() {
-                    to.text("http.route", &batch.text(span.route));
-                }
             }
+        }
+        if let Some(source) = span.route_source {
+            // A client knows no route of the server's: to it the same is the template of what it asks for. And what was
+            // only learned is nobody's route.
+            let key = match (span.kind, source) {
+                (Kind::Server, RouteSource::Configured) => "http.route",
+                (Kind::Server, RouteSource::Learned) | (Kind::Client, _) => "url.template",
+            };
+            to.text(key, &batch.text(span.route));
+            to.text("spanmesh.route.source", source.name());
         }
         if let Some(status) = span.status {
             to.int("http.response.status_code", status.into());
@@ -125,8 +137,22 @@ impl<'a> Told<'a> {
                 to.text("rpc.method_original", &path);
             }
         }
-        if let Some(status) = span.grpc_status {
-            to.text("rpc.response.status_code", &grpc_name(status));
+        to.text("rpc.response.status_code", &grpc_name(self.rpc_status()));
+    }
+
+    /// A call that brought no status has the one that its client makes up: from how it ended, else from the status of
+    /// HTTP (gRPC's http-grpc-status-mapping).
+    fn rpc_status(&self) -> u32 {
+        let Span { grpc_status, flag, status, .. } = self.span;
+        match (grpc_status, flag.meaning().grpc, status) {
+            (Some(status), ..) => *status,
+            (None, GrpcStatus::Ok, Some(400)) => GrpcStatus::Internal as u32,
+            (None, GrpcStatus::Ok, Some(401)) => UNAUTHENTICATED,
+            (None, GrpcStatus::Ok, Some(403)) => GrpcStatus::PermissionDenied as u32,
+            (None, GrpcStatus::Ok, Some(404)) => GrpcStatus::Unimplemented as u32,
+            (None, GrpcStatus::Ok, Some(429 | 502..=504)) => GrpcStatus::Unavailable as u32,
+            (None, GrpcStatus::Ok, _) => UNKNOWN,
+            (None, ended, _) => ended as u32,
         }
     }
 
@@ -158,7 +184,23 @@ impl<'a> Told<'a> {
         }
         to.text("spanmesh.side", span.side.name());
         to.text("spanmesh.response.flag", span.flag.name());
+        self.times(to);
         self.context(to);
+    }
+
+    fn times(&self, to: &mut impl Fields) {
+        let times = &self.span.times;
+        for (key, micros) in [
+            ("spanmesh.time.queue", times.queue),
+            ("spanmesh.time.pool", times.pool),
+            ("spanmesh.time.connect", times.connect),
+            ("spanmesh.time.tls", times.tls),
+            ("spanmesh.time.first_byte", times.first_byte),
+        ] {
+            if let Some(micros) = micros {
+                to.int(key, micros.into());
+            }
+        }
     }
 
     fn context(&self, to: &mut impl Fields) {
@@ -272,6 +314,8 @@ const GRPC_NAMES: [&str; 17] = [
     "UNAUTHENTICATED",
 ];
 
+const UNKNOWN: u32 = 2;
+const UNAUTHENTICATED: u32 = 16;
 /// UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE and DATA_LOSS: the server's own doing.
 const SERVER_ERRORS: [u32; 6] = [2, 4, 12, 13, 14, 15];
 
@@ -326,7 +370,9 @@ mod tests {
             path: batch.word(b"/a", 9),
             query: batch.word(b"q=1&sig=x", 9),
             route: Words::default(),
+            route_source: None,
             agent: batch.word(b"curl", 9),
+            times: Default::default(),
         }
     }
 
@@ -374,6 +420,18 @@ mod tests {
     }
 
     #[test]
+    fn a_configured_route_names_the_spans_of_both_sides() {
+        for (kind, key) in [(Kind::Server, "http.route"), (Kind::Client, "url.template")] {
+            let (name, _, lines) = told(kind, |span, batch| {
+                (span.route, span.route_source) = (batch.word(b"/a/{id}", 99), Some(RouteSource::Configured));
+            });
+            assert_eq!(name, "GET /a/{id}");
+            let found = lines.iter().filter(|line| line.contains("route") || line.contains("template"));
+            assert_eq!(found.collect::<Vec<_>>(), [&format!("{key}=/a/{{id}}"), "spanmesh.route.source=configured"]);
+        }
+    }
+
+    #[test]
     fn what_is_an_error_depends_on_the_side() {
         let error = |kind, status, flag| told(kind, |span, _| (span.status, span.flag) = (status, flag)).1;
         for (status, flag, server, client) in [
@@ -413,6 +471,23 @@ mod tests {
             lines[1..4],
             ["rpc.method=_OTHER", "rpc.method_original=/no/such/thing", "rpc.response.status_code=99"]
         );
+    }
+
+    #[test]
+    fn a_call_that_brought_no_status_has_the_one_that_its_client_makes_up() {
+        for (http, flag, server, client) in [
+            (None, Flag::UpstreamReset, Some("UNAVAILABLE"), Some("UNAVAILABLE")),
+            (Some(200), Flag::ClientReset, None, Some("CANCELLED")),
+            (Some(403), Flag::Ok, None, Some("PERMISSION_DENIED")),
+            (Some(200), Flag::Ok, Some("UNKNOWN"), Some("UNKNOWN")),
+        ] {
+            for (kind, error) in [(Kind::Server, server), (Kind::Client, client)] {
+                let (_, found, lines) = told(kind, |span, _| (span.grpc, span.status, span.flag) = (true, http, flag));
+                assert_eq!(found.as_deref(), error, "{http:?} {flag:?}");
+                let status = lines.iter().find_map(|line| line.strip_prefix("rpc.response.status_code="));
+                assert_eq!(status, client, "{http:?} {flag:?}");
+            }
+        }
     }
 
     #[test]

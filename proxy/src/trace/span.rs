@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use spanmesh_proto::{SpanId, TraceId};
 
@@ -48,9 +49,25 @@ pub struct Span {
     pub host: Words,
     pub path: Words,
     pub query: Words,
+    /// The template that the path follows.
     pub route: Words,
+    pub route_source: Option<RouteSource>,
     pub agent: Words,
     pub context: Origin,
+    pub times: Times,
+}
+
+/// What the proxy itself took of a span's time, in microseconds, where it is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    /// From when the request was there, or its last attempt over, until an attempt began.
+    pub queue: Option<u32>,
+    /// The wait for a connection, without the making of it. Unknown where one lay ready.
+    pub pool: Option<u32>,
+    pub connect: Option<u32>,
+    pub tls: Option<u32>,
+    /// From the span's begin until the head of the answer.
+    pub first_byte: Option<u32>,
 }
 
 /// How a span came to its trace.
@@ -95,6 +112,18 @@ pub enum Protocol {
 pub enum Cause {
     Flag(Flag),
     Status(u16),
+}
+
+/// More than an hour is an hour and some.
+pub fn micros(duration: Duration) -> u32 {
+    u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)
+}
+
+/// Who says which template a path follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteSource {
+    Configured,
+    Learned,
 }
 
 /// Where in the text of its batch a span's word stands. Words that are empty are not there.
@@ -161,6 +190,15 @@ impl Side {
             Side::Server => "server",
             Side::Client => "client",
             Side::Gateway => "gateway",
+        }
+    }
+}
+
+impl RouteSource {
+    pub fn name(self) -> &'static str {
+        match self {
+            RouteSource::Configured => "configured",
+            RouteSource::Learned => "learned",
         }
     }
 }

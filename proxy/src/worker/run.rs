@@ -245,6 +245,8 @@ pub fn build(plan: &Plan) -> io::Result<Built> {
         handshakes: Semaphore::new(limits.handshakes.div_ceil(plan.workers)),
         ink: RefCell::default(),
         in_flight: (config.role == config::Role::Sidecar).then(|| plan.shared.in_flight.clone()),
+        untraced: config.policy.untraced.clone(),
+        templates: RefCell::default(),
         node: config.node.clone(),
         own: plan.own.clone(),
     };
@@ -336,6 +338,7 @@ fn route(route: &config::Route, upstreams: &Upstreams) -> Option<Result<Rc<Route
             name: route.name.clone(),
             matches,
             upstream,
+            template: asked.path_template.as_deref().or(asked.path.as_deref()).map(Rc::from),
             timeout: route.timeout,
             idle_timeout: route.idle_timeout,
             retry: route.retry.as_ref().map(policy),

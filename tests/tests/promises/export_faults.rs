@@ -128,8 +128,10 @@ fn span(batch: &mut Batch, number: u64) -> Span {
         path: batch.word(b"/a", 9),
         query: Words::default(),
         route: Words::default(),
+        route_source: None,
         agent: Words::default(),
         context: Default::default(),
+        times: Default::default(),
     }
 }
 

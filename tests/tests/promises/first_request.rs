@@ -20,7 +20,7 @@ fn a_request_passes_and_leaves_one_span_and_one_line() {
             );
             let spans = proxy.spanned(1).await;
             assert_eq!(spans.len(), 1);
-            assert_eq!(spans[0].name, "GET");
+            assert_eq!(spans[0].name, "GET /greeting");
             assert_eq!(proxy.metric("spanmesh_proxy_requests_total", &["flag=\"ok\""]), 1.0);
         });
     }

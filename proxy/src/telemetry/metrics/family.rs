@@ -176,6 +176,8 @@ families! {
         "Attempts whose trace a configured format could not say.";
     Counter CONTEXT_INFERRED "context_inferred" None ["outcome"]
         "Requests without a context from a sidecar's application: linked to the only request that it worked on, or given it as parent, or neither because it worked on several or on nobody's.";
+    Counter UNTRACED "requests_untraced" None ["kind"]
+        "Requests that make no spans because they are nobody's call: probes, scrapes and applications' own exports.";
     Counter BAGGAGE_CUT "baggage_cut" None []
         "Requests whose baggage had more members or bytes than must be carried, so that some went.";
 
