@@ -171,7 +171,7 @@ fn what_has_no_end_is_cut_at_the_timeout_and_says_draining() {
             near.rest().await;
             far.rest().await;
             assert_eq!(flags(&dir), ["draining"; 3]);
-            assert_eq!(proxy::spans(&dir).len(), 2, "the spans of both requests were written");
+            assert_eq!(proxy::spans(&dir).len(), 3, "the spans of both requests and of the tunnel were written");
         });
     }
 }
