@@ -71,8 +71,8 @@ fn fill(line: &mut Object, exchange: &Exchange, record: &Record, flag: Flag, end
         line.seconds("firstByte", first.duration_since(exchange.opened));
     }
     if let Some((context, span)) = &record.trace {
-        line.id("traceId", context.trace);
-        line.id("spanId", span);
+        line.id("traceId", &context.trace.to_digits());
+        line.id("spanId", &span.to_digits());
     }
     if let Some(id) = &record.notes.request_id {
         line.bytes("requestId", id.as_bytes());

@@ -42,7 +42,7 @@ impl AccessLog {
 
     /// Queues a line that was built elsewhere, without its line feed.
     pub fn push(&self, line: String) -> bool {
-        self.sink.as_ref().is_none_or(|sink| sink.push(line.into_bytes()))
+        self.sink.as_ref().is_none_or(|sink| sink.push(line.as_bytes()))
     }
 
     /// Waits until all lines are out, at most `patience`. Blocks: for the end of a process.

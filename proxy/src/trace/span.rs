@@ -174,7 +174,9 @@ impl Batch {
     /// A span's word. It may come from outside: what is no UTF-8 is replaced.
     pub fn text(&self, words: Words) -> Cow<'_, str> {
         let from = words.from as usize;
-        String::from_utf8_lossy(self.text.get(from..from.saturating_add(words.length as usize)).unwrap_or_default())
+        let bytes = self.text.get(from..from.saturating_add(words.length as usize)).unwrap_or_default();
+        // Nearly all is ASCII, which this sees much sooner than a conversion that looks for what to replace.
+        str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
     }
 }
 
