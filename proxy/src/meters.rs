@@ -294,7 +294,7 @@ pub struct UpstreamMeters {
 }
 
 impl UpstreamMeters {
-    fn new(shard: &Shard, name: &Rc<str>) -> Self {
+    pub fn new(shard: &Shard, name: &Rc<str>) -> Self {
         let in_flight = shard.gauge(family::UPSTREAM_REQUESTS_IN_FLIGHT, &[name]);
         let connections = shard.gauge(family::UPSTREAM_CONNECTIONS_ACTIVE, &[name]);
         Self { shard: shard.clone(), name: name.clone(), in_flight, connections }
