@@ -9,6 +9,8 @@
 //! missing there was refused; `Connection::take_unread` compares. To be compared a head must be settled: h2 has judged it
 //! when it reads again, which it does with no whole frame left, and has said so when it has flushed after that.
 
+mod early;
+
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,6 +19,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use self::early::Uploads;
 use crate::connection::{Connection, Seen};
 use crate::net::frames::{Frame, Frames, GOAWAY, HEADERS};
 use crate::rules::flood::{self, Flood};
@@ -36,6 +39,10 @@ pub struct Counted<T> {
     worth: fn(&Frame) -> u32,
     /// Bytes that the engine has not been given: from the kind on, those of what may be an empty piece of a body.
     held: Vec<u8>,
+    /// Of an upstream.
+    uploads: Option<Uploads>,
+    /// How reading ended, while there is something to tell before.
+    failed: Option<io::Error>,
 }
 
 /// How many the peer has sent, and its newest stream.
@@ -55,18 +62,32 @@ impl<T> Counted<T> {
 
     /// `rate`: frames a second that may carry nothing.
     pub fn upstream(io: T, seen: Arc<Seen>, rate: u32) -> Self {
-        Self::new(io, seen, rate, Frames::of_server(), Frames::of_client(), flood::worth)
+        let counted = Self::new(io, seen, rate, Frames::of_server(), Frames::of_client(), flood::worth);
+        Self { uploads: Some(Uploads::default()), ..counted }
     }
 
     fn new(io: T, seen: Arc<Seen>, rate: u32, theirs: Frames, ours: Frames, worth: fn(&Frame) -> u32) -> Self {
         let flood = Flood::new(rate, Instant::now());
         let heads = Heads::default();
-        Self { io, seen, theirs, ours, judged: heads, flushed: heads, settled: heads, flood, worth, held: Vec::new() }
+        Self {
+            io,
+            seen,
+            theirs,
+            ours,
+            judged: heads,
+            flushed: heads,
+            settled: heads,
+            flood,
+            worth,
+            held: Vec::new(),
+            uploads: None,
+            failed: None,
+        }
     }
 
     /// Bytes came, behind so many that were held.
     fn came(&mut self, bytes: &mut [u8], held: usize) -> io::Result<()> {
-        let Self { seen, theirs, flood, worth, .. } = self;
+        let Self { seen, theirs, flood, worth, uploads, .. } = self;
         let (mut frames, mut calm) = (0, true);
         let mut empty = Vec::new();
         let fresh = bytes.get(held..).unwrap_or_default();
@@ -75,6 +96,9 @@ impl<T> Counted<T> {
             flood.earn(worth(&frame));
             let cost = flood::cost(&frame);
             calm = calm && (cost == 0 || flood.spend(cost, Instant::now));
+            if let Some(uploads) = uploads {
+                uploads.came(&frame);
+            }
             if frame.is_empty_piece() && place.opened {
                 empty.push(held + place.end);
             }
@@ -100,8 +124,11 @@ impl<T> Counted<T> {
     }
 
     fn went(&mut self, bytes: &[u8]) {
-        let Self { seen, theirs, ours, settled, flood, .. } = self;
+        let Self { seen, theirs, ours, settled, flood, uploads, .. } = self;
         ours.take(bytes, |frame| {
+            if let Some(uploads) = uploads {
+                uploads.went(&frame);
+            }
             flood.earn(flood::worth(&frame));
             let unsettled = frame.stream > settled.newest;
             if unsettled && frame.kind == HEADERS && frame.ends_stream() {
@@ -118,6 +145,14 @@ impl<T> Counted<T> {
         });
     }
 
+    /// Nothing more comes. Whether there is something to be read before that.
+    fn ended(&mut self, buffer: &mut ReadBuf<'_>) -> bool {
+        let Some(uploads) = self.uploads.as_mut().filter(|_| self.theirs.is_between()) else { return false };
+        let resets = uploads.resets(buffer.remaining());
+        buffer.put_slice(&resets);
+        !resets.is_empty()
+    }
+
     /// h2 may flush in the middle of what it has to say, and has not said all.
     fn stuck(&mut self) {
         self.flushed = self.settled;
@@ -130,6 +165,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
         self.settled = self.flushed;
         self.judged = Heads { count: self.theirs.heads(), newest: self.theirs.newest() };
         let before = buffer.filled().len();
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(Err(error));
+        }
         loop {
             let held = self.held.len();
             if held > 0 && buffer.remaining() <= held {
@@ -140,13 +178,25 @@ impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
             }
             buffer.put_slice(&self.held);
             let polled = Pin::new(&mut self.io).poll_read(cx, buffer);
-            if !matches!(polled, Poll::Ready(Ok(()))) {
-                buffer.set_filled(before);
-                return polled;
+            match polled {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => {
+                    buffer.set_filled(before);
+                    if self.ended(buffer) {
+                        self.failed = Some(error);
+                        return Poll::Ready(Ok(()));
+                    }
+                    return Poll::Ready(Err(error));
+                }
+                Poll::Pending => {
+                    buffer.set_filled(before);
+                    return Poll::Pending;
+                }
             }
             self.held.clear();
             let bytes = buffer.filled_mut().get_mut(before..).unwrap_or_default();
             if bytes.len() == held {
+                self.ended(buffer);
                 return polled;
             }
             if let Err(error) = self.came(bytes, held) {

@@ -107,6 +107,11 @@ impl Frames {
         self.leaving = true;
     }
 
+    /// No frame, and no head, has begun that has not ended.
+    pub fn is_between(&self) -> bool {
+        self.have == 0 && self.left == 0 && !self.head
+    }
+
     /// How many of the latest bytes, from its kind on, are of what may become an empty piece: its first bytes will tell.
     pub fn undecided(&self) -> usize {
         let has_kind = self.left == 0 && (KIND_END..FRAME_START).contains(&self.have);
