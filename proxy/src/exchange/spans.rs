@@ -123,11 +123,12 @@ fn route(exchange: &Exchange, record: &Record, batch: &mut Batch) -> (Words, Opt
         return (Words::default(), None);
     };
     let mut services = exchange.connection.worker.templates.borrow_mut();
-    if !services.contains_key(upstream) {
-        services.insert(upstream.clone(), Templates::default());
-    }
     let known = record.status.is_some_and(|status| status.as_u16() < 400);
-    match services.get_mut(upstream).and_then(|templates| templates.find(path.path(), known)) {
+    let found = match services.get_mut(upstream) {
+        Some(templates) => templates.find(path.path(), known),
+        None => services.entry(upstream.clone()).or_insert_with(Templates::default).find(path.path(), known),
+    };
+    match found {
         Some(template) => (batch.word(template.as_bytes(), PATH), Some(RouteSource::Learned)),
         None => (Words::default(), None),
     }

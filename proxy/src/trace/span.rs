@@ -151,6 +151,10 @@ impl Batch {
     }
 
     pub fn push(&mut self, span: Span) {
+        if self.spans.capacity() == 0 {
+            // All that will be needed at once: growing would copy them several times.
+            self.spans.reserve_exact(SPANS);
+        }
         self.spans.push(span);
     }
 
