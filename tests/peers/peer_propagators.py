@@ -222,6 +222,24 @@ KNOWN = {
         LIBRARY: "more behind, twice, cut, a digit more, first digit gone, a separator more, a space inside, no digit, empty, zeros",
         PROXY: "upper case",
     },
+    # The same libraries' expressions have no ends here, and Node.js makes one line of two.
+    "OpenTelemetry JavaScript b3 single": {
+        LIBRARY: "more behind, twice, cut, a digit more, first digit gone, a separator more, a space inside, no digit",
+        PROXY: "upper case",
+    },
+    "OpenTelemetry JavaScript b3 multi": {LIBRARY: "cut, first digit gone", PROXY: "twice the same, twice"},
+    "OpenTelemetry JavaScript jaeger": {
+        LIBRARY: "more behind, cut, a digit more, a separator more, a space inside, no digit",
+        PROXY: "twice the same, twice",
+    },
+    "OpenTelemetry JavaScript aws xray": {
+        LIBRARY: "twice, a digit more, a separator more, a space inside, no digit",
+        PROXY: "cut, a digit more, a separator more, a space inside, no digit",
+    },
+    "OpenTelemetry JavaScript ot-trace": {
+        LIBRARY: "more behind, cut, a digit more, first digit gone, a separator more, a space inside, no digit, empty, zeros",
+        PROXY: "twice the same, twice, cut, a digit more, first digit gone",
+    },
     "ddtrace datadog": {
         LIBRARY: "twice, a digit more, a separator more, a space inside",
         PROXY: "more behind, twice the same, twice, cut, first digit gone, a separator more, no digit, empty",

@@ -4,8 +4,11 @@
 
 import base64
 import dataclasses
+import json
 import logging
 import os
+import pathlib
+import subprocess
 
 # Only its propagators are wanted of ddtrace.
 os.environ.update(DD_TRACE_ENABLED="false", DD_INSTRUMENTATION_TELEMETRY_ENABLED="false", DD_REMOTE_CONFIGURATION_ENABLED="false")
@@ -60,6 +63,32 @@ class OpenTelemetry:
         context = self.propagator.extract(carrier, getter=Getter())
         span = trace.get_current_span(context).get_span_context()
         return Read(span.trace_id, span.span_id, span.trace_flags.sampled) if span.is_valid else None
+
+
+class JavaScript:
+    """The same project's library for another language, in one process of Node.js for all formats."""
+
+    decisions, means, node = (DENY, ACCEPT), {}, None
+
+    def __init__(self, name, format, width=128):
+        self.name, self.format, self.width = f"OpenTelemetry JavaScript {name}", format, width
+
+    def write(self, ids, parent, decision):
+        return self.ask({"write": [f"{ids:032x}", f"{parent:016x}", decision == ACCEPT]})
+
+    def read(self, headers):
+        found = self.ask({"read": headers})
+        return Read(int(found[0], 16), int(found[1], 16), found[2]) if found else None
+
+    def ask(self, what):
+        if JavaScript.node is None:
+            here, modules = pathlib.Path(__file__).parent, pathlib.Path(os.environ["SPANMESH_TARGET"], "peers/node/node_modules")
+            JavaScript.node = subprocess.Popen(
+                ["node", here / "propagators.js"], env=os.environ | {"NODE_PATH": modules}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+        self.node.stdin.write(json.dumps({"format": self.format, **what}) + "\n")
+        self.node.stdin.flush()
+        return json.loads(self.node.stdout.readline())
 
 
 class Getter:
@@ -148,6 +177,12 @@ PEERS = [
     OpenTelemetry("aws xray", "xray", AwsXRayPropagator()),
     OpenTelemetry("google cloud", "gcp", CloudTraceFormatPropagator()),
     OpenTelemetry("ot-trace", "ottrace", OTTracePropagator(), 64),
+    JavaScript("tracecontext", "w3c"),
+    JavaScript("b3 single", "b3"),
+    JavaScript("b3 multi", "b3multi"),
+    JavaScript("jaeger", "jaeger"),
+    JavaScript("aws xray", "xray"),
+    JavaScript("ot-trace", "ottrace", 64),
     Datadog("datadog", "datadog", datadog._DatadogMultiHeader),
     SkyWalking(),
     Census(),

@@ -68,19 +68,33 @@ pub async fn read(wire: &mut Wire) -> Option<Frame> {
 /// An origin's side of the beginning of a connection: both settings, then the head of the first request, whose stream is
 /// returned.
 pub async fn accept(wire: &mut Wire) -> Option<u32> {
-    wire.try_exactly(PREFACE.len()).await?;
-    wire.send(&frame(SETTINGS, 0, 0, &[])).await.ok()?;
+    begin(wire).await?;
     head(wire).await
+}
+
+/// The same without a request.
+pub async fn begin(wire: &mut Wire) -> Option<()> {
+    wire.try_exactly(PREFACE.len()).await?;
+    wire.send(&frame(SETTINGS, 0, 0, &[])).await.ok()
 }
 
 /// The stream of the next head.
 pub async fn head(wire: &mut Wire) -> Option<u32> {
+    next(wire, |frame| frame.kind == HEADERS).await
+}
+
+/// The stream of the next request of which all has come.
+pub async fn request(wire: &mut Wire) -> Option<u32> {
+    next(wire, |frame| [HEADERS, DATA].contains(&frame.kind) && frame.flags & END_STREAM != 0).await
+}
+
+async fn next(wire: &mut Wire, is_it: impl Fn(&Frame) -> bool) -> Option<u32> {
     loop {
         let frame = read(wire).await?;
-        match frame.kind {
-            SETTINGS if frame.flags & ACK == 0 => wire.send(&self::frame(SETTINGS, ACK, 0, &[])).await.ok()?,
-            HEADERS => return Some(frame.stream),
-            _ => {}
+        if frame.kind == SETTINGS && frame.flags & ACK == 0 {
+            wire.send(&self::frame(SETTINGS, ACK, 0, &[])).await.ok()?;
+        } else if is_it(&frame) {
+            return Some(frame.stream);
         }
     }
 }

@@ -41,10 +41,10 @@ impl Windows {
     }
 }
 
-/// 64 stalled streams of 256 KiB fit into a connection's window before the others feel it.
+/// 64 stalled streams of 240 KiB leave a MiB of a connection's window to the others.
 const WIDE: u32 = 16 * 1024 * 1024;
-const STREAM: u32 = 256 * 1024;
-/// Sixteen stalled streams, each with what the protocol gives a stream that nobody asked about: 20,000 connections, as
+const STREAM: u32 = 240 * 1024;
+/// Fifteen stalled streams, each with what the protocol gives a stream that nobody asked about: 20,000 connections, as
 /// many as are open at most by default, still hold less than 20 GiB between them when each of them is attacked at once.
 const NARROW: u32 = 1024 * 1024;
 const NARROW_STREAM: u32 = 65_535;

@@ -39,7 +39,7 @@ Times that belong to one request or upstream end with a flag of their own, which
 `spanmesh_proxy_upstream_connect_failures_total` count: `upstreams[].connectTimeout` with `connect_timeout`, a route's `timeout` with
 `request_timeout`, its `retry.attemptTimeout` with `attempt_timeout`, its `idleTimeout` with `idle_timeout`.
 
-A client that does not read makes nobody wait and holds no more than the windows: 256 KiB of each HTTP/2 stream towards its upstream, 64 KiB of
+A client that does not read makes nobody wait and holds no more than the windows: 240 KiB of each HTTP/2 stream towards its upstream, 64 KiB of
 each answer behind that, and what the kernel's socket buffers take.
 ";
 

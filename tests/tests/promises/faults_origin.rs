@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use spanmesh_tests::client::whole;
 use spanmesh_tests::frames::{self, DATA, END_HEADERS, END_STREAM, HEADERS, OK, frame, goaway, literal, reset};
@@ -21,6 +21,13 @@ enum End {
 }
 use End::{Close, Reset, Stay};
 
+thread_local! {
+    /// Heads of answers that this test's clients have seen.
+    static HEADS: Cell<usize> = const { Cell::new(0) };
+}
+/// Where there is no head to be seen.
+const UNSEEN: Duration = Duration::from_millis(200);
+
 impl End {
     async fn of(self, mut wire: Wire) {
         match self {
@@ -29,7 +36,11 @@ impl End {
                 wire.rest().await;
             }
             Reset => {
-                wire.taken().await;
+                // It would overtake what was written, of which a client's sight of the head is the proof.
+                let (before, until) = (HEADS.get(), Instant::now() + UNSEEN);
+                while HEADS.get() == before && Instant::now() < until {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
                 wire.reset();
             }
             Stay => drop(wire.rest().await),
@@ -58,6 +69,7 @@ async fn assert_seen(proxy: &Proxy, protocol: Protocol, method: &str, expected: 
     let seen = match client.send(request).await {
         Err(error) => format!("{} {error:?}", if protocol == Protocol::Http2 { "Gone" } else { "nothing" }),
         Ok(answer) => {
+            HEADS.set(HEADS.get() + 1);
             let status = answer.status().as_u16();
             match whole(answer).await {
                 Err(_) if status == 200 => "Cut".to_owned(),
@@ -266,8 +278,9 @@ fn an_origin_that_leaves_while_nothing_is_asked_costs_no_request() {
                 for method in ["GET", "POST"].repeat(3) {
                     let request = client.request(method, "/").body(full("")).expect("request");
                     assert_eq!(client.whole(request).await.body, "whole", "{upstream:?} {end:?} {method}");
+                    HEADS.set(HEADS.get() + 1);
                     // Only then is it idle, and only then does the origin leave.
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    no_connection(&proxy).await;
                 }
                 drop(client);
                 nothing_left(&proxy).await;
@@ -355,14 +368,14 @@ fn an_http2_origin_that_breaks_anywhere_is_told_apart_and_never_passed_off_as_wh
                 let address = Wire::serve(move |mut wire, _| {
                     let count = count.clone();
                     async move {
-                        let mut next = frames::accept(&mut wire).await;
-                        while let Some(stream) = next {
+                        frames::begin(&mut wire).await;
+                        // All of it: an end that meets a request on its way makes a whole answer one that breaks off.
+                        while let Some(stream) = frames::request(&mut wire).await {
                             count.set(count.get() + 1);
                             wire.write(&http2(stream).swap_remove(number).1).await;
                             if end != Stay {
                                 return end.of(wire).await;
                             }
-                            next = frames::head(&mut wire).await;
                         }
                     }
                 })

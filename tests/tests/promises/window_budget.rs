@@ -40,7 +40,7 @@ fn connections_beyond_the_budget_have_narrow_windows_until_others_end() {
             origin.address
         ));
         let (first, connection, stream) = windows(&proxy).await;
-        assert_eq!((connection, stream), (WIDE, 256 * 1024));
+        assert_eq!((connection, stream), (WIDE, 240 * 1024));
         let (second, connection, _) = windows(&proxy).await;
         assert_eq!(connection, WIDE);
         let held = || proxy.metric("spanmesh_proxy_http2_window_bytes", &[]);

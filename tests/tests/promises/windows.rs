@@ -150,6 +150,31 @@ fn a_client_that_does_not_read_one_stream_reads_the_others() {
     }
 }
 
+/// As many as the window of the connection to the origin is made for. The others have room on it all the same.
+#[test]
+fn sixty_four_streams_that_nobody_reads_leave_room_on_the_connection_to_the_origin() {
+    run(async {
+        let (origin, fed) = fountain(Protocol::Http2).await;
+        let proxy = Proxy::between(origin.address, Protocol::Http2);
+        let mut client = wide(&proxy).await;
+        let mut stalled = Vec::new();
+        for _ in 0..64 {
+            let (answer, _) = client.send_request(get("/endless"), true).expect("send");
+            stalled.push(answer.await.expect("a head"));
+        }
+        let taken = settled(&fed).await;
+        assert!(taken < 2 * BOUND, "the fountain dried up");
+        for _ in 0..10 {
+            let (answer, _) = client.send_request(get("/"), true).expect("send");
+            let body = answer.await.expect("a head").into_body();
+            assert_eq!(read_http2(body).await.expect("a whole body").len(), WHOLE);
+        }
+        assert_eq!((fed.get(), origin.connections.get()), (taken, 1));
+        drop((stalled, client));
+        proxy.at_rest().await;
+    });
+}
+
 #[test]
 fn an_origin_that_does_not_read_one_stream_reads_the_others() {
     for upstream in [Protocol::Http1, Protocol::Http2] {
