@@ -40,7 +40,7 @@ pub use listener::{
     TrustClients, Underscores,
 };
 pub use model::{
-    AccessLog, Admin, Config, Drain, Handover, Limits, LogFormat, LogTarget, Metrics, Node, Role, Status, Telemetry,
+    AccessLog, Admin, Config, Drain, Handover, Limits, LogFormat, LogTarget, Metrics, Node, OwnerKind, Role, Status, Telemetry,
 };
 pub use policy::{
     Compression, Delivery, Destination, Format, HeaderField, OtlpEncoding, OtlpGrpc, OtlpHttp, Policy, Propagation,
