@@ -45,7 +45,9 @@ impl Drop for Connection {
 impl Grpc {
     pub async fn send(&mut self, parcel: &Parcel, envelope: &Envelope, timeout: Duration) -> Result<Taken, Failure> {
         let connection = self.connected().await?;
-        let mut client = Client::with_origin(Channel(connection.send.clone()), self.origin.clone());
+        // Go's servers compress their answers as the request was.
+        let mut client = Client::with_origin(Channel(connection.send.clone()), self.origin.clone())
+            .accept_compressed(CompressionEncoding::Gzip);
         if self.gzip {
             client = client.send_compressed(CompressionEncoding::Gzip);
         }
