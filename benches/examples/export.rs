@@ -93,20 +93,21 @@ fn batch(first: u64) -> Batch {
     let mut batch = Batch::default();
     while !batch.is_full() {
         let number = first + batch.len() as u64 + 1;
-        let path = format!("/carts/{number}/items");
+        let path = format!("/carts/{}/items", mix(number) >> 40);
+        let took = mix(number) % 50_000_000;
         let span = Span {
-            trace: TraceId::from_bytes((u128::from(number) << 64 | 7).to_be_bytes()).expect("an id"),
-            id: SpanId::from_bytes(number.to_be_bytes()).expect("an id"),
-            parent: SpanId::from_bytes((number | 1 << 60).to_be_bytes()),
+            trace: TraceId::from_bytes((u128::from(mix(number)) << 64 | u128::from(mix(!number))).to_be_bytes()).expect("an id"),
+            id: SpanId::from_bytes(mix(number << 20).to_be_bytes()).expect("an id"),
+            parent: SpanId::from_bytes(mix(number << 21).to_be_bytes()),
             flags: 1,
             kind: Kind::Server,
             side: Side::Gateway,
             start_nanos: 1_700_000_000_000_000_000 + number * 1000,
-            end_nanos: 1_700_000_000_000_900_000 + number * 1000,
+            end_nanos: 1_700_000_000_000_000_000 + number * 1000 + took,
             protocol: Some(Protocol::Http11),
             grpc: false,
             secure: false,
-            peer: SocketAddr::from(([10, 0, 0, 1], 50_000)),
+            peer: SocketAddr::from(([10, 0, 0, 1], 30_000 + (took % 20_000) as u16)),
             client: [10, 0, 0, 9].into(),
             server: SocketAddr::from(([10, 0, 0, 2], 8080)),
             status: Some(200),
@@ -129,6 +130,13 @@ fn batch(first: u64) -> Batch {
         batch.push(span);
     }
     batch
+}
+
+/// As random as ids are: they are what compresses least. The finaliser of SplitMix64.
+fn mix(number: u64) -> u64 {
+    let number = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ number >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ number >> 31 | 1
 }
 
 /// Answers every request on every connection; the bytes of all bodies.
@@ -175,6 +183,6 @@ fn cpu_of(name: &str) -> Result<f64, Box<dyn Error>> {
 
 const SPANS: u64 = 2_000_000;
 /// Spans that are under way at once.
-const AHEAD: u64 = 20_000;
+const AHEAD: u64 = 8_000;
 /// Of the last request, which may be open.
 const LAST: u64 = 512;

@@ -287,9 +287,18 @@ impl Outlet {
         let source = Source::new(queue.clone(), spill.clone());
         let sender = remote.sender(envelope.clone(), source, ledger.clone(), End(end.clone()));
         senders.spawn_local(sender.run());
-        Self { envelope, open: Parcel::default(), since: None, delivery, queue, spill, filter, ledger,
+        Self {
+            envelope,
+            open: Parcel::default(),
+            since: None,
+            delivery,
+            queue,
+            spill,
+            filter,
+            ledger,
             #[cfg(feature = "fuzzing")]
-            mutant }
+            mutant,
+        }
     }
 
     fn due(&self) -> Option<Instant> {
