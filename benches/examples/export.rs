@@ -96,7 +96,8 @@ fn batch(first: u64) -> Batch {
         let path = format!("/carts/{}/items", mix(number) >> 40);
         let took = mix(number) % 50_000_000;
         let span = Span {
-            trace: TraceId::from_bytes((u128::from(mix(number)) << 64 | u128::from(mix(!number))).to_be_bytes()).expect("an id"),
+            trace: TraceId::from_bytes((u128::from(mix(number)) << 64 | u128::from(mix(!number))).to_be_bytes())
+                .expect("an id"),
             id: SpanId::from_bytes(mix(number << 20).to_be_bytes()).expect("an id"),
             parent: SpanId::from_bytes(mix(number << 21).to_be_bytes()),
             flags: 1,

@@ -56,8 +56,10 @@ fn each_tenant_gets_its_spans_with_its_headers() {
                 ask(&proxy, ["red.example", "blue.example", "green.example"][round % 3], "/a").await;
             }
             ask(&proxy, "red.example", "/a?b=c").await;
-            let exported = |name: &str| proxy.metric("spanmesh_proxy_spans_exported_total", &[&format!("destination=\"{name}\"")]);
-            let filtered = |name: &str| proxy.metric("spanmesh_proxy_spans_filtered_total", &[&format!("destination=\"{name}\"")]);
+            let exported =
+                |name: &str| proxy.metric("spanmesh_proxy_spans_exported_total", &[&format!("destination=\"{name}\"")]);
+            let filtered =
+                |name: &str| proxy.metric("spanmesh_proxy_spans_filtered_total", &[&format!("destination=\"{name}\"")]);
             // Seven requests, each with a server and a client span.
             for (name, all) in [("red", 6.0), ("blue", 4.0), ("elsewhere", 0.0), ("file", 1.0)] {
                 eventually(name, || exported(name) == all && exported(name) + filtered(name) == 14.0).await;

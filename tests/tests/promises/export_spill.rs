@@ -246,7 +246,10 @@ fn a_process_that_is_killed_leaves_what_it_wrote_and_nothing_broken_is_sent() {
             requests[before..].iter().flat_map(|received| &received.request.resource_spans[0].scope_spans[0].spans)
         {
             *seen.entry(span.span_id.clone()).or_insert(0) += 1;
-            assert!(span.name.starts_with("GET") && span.trace_id.len() == 16 && span.end_time_unix_nano > 0, "{span:?}");
+            assert!(
+                span.name.starts_with("GET") && span.trace_id.len() == 16 && span.end_time_unix_nano > 0,
+                "{span:?}"
+            );
         }
         assert!(seen.values().all(|times| *times == 1) && seen.len() == exported as usize);
         assert!(left > 100.0 && exported > 0.0);
