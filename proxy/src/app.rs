@@ -3,9 +3,9 @@
 
 mod background;
 mod resolve;
+mod resource;
 mod tls;
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
@@ -29,7 +29,6 @@ use crate::telemetry::log::{self, LogControl};
 use crate::telemetry::metrics::Registry;
 use crate::telemetry::sink;
 use crate::trace::export::Exporter;
-use crate::trace::export::json::Resource;
 use crate::trace::export::settings::{Destination, SettingsError};
 use crate::worker::run::{self, Plan, Stop};
 
@@ -157,52 +156,8 @@ fn exporter(config: &Config, registry: &Registry) -> Result<Option<Exporter>, St
         SettingsError::Certificate(error) => StartError::Certificate(error),
         SettingsError::Unusable(text) => StartError::Destination(text),
     })?;
-    let node = &config.node;
-    let service = if node.service.is_empty() { "unknown_service:spanmesh-proxy" } else { &node.service };
-    let mut resource: Vec<(Cow<'static, str>, String)> = vec![
-        ("service.name".into(), service.to_owned()),
-        ("service.namespace".into(), node.namespace.clone()),
-        ("service.version".into(), node.service_version.clone()),
-        ("k8s.namespace.name".into(), node.namespace.clone()),
-        ("k8s.pod.name".into(), node.pod.clone()),
-        ("k8s.cluster.name".into(), node.cluster.clone()),
-    ];
-    // What the environment adds gives way to what the file says, and comes before what is made up here.
-    let open = |resource: &[(Cow<'static, str>, String)], key: &str| {
-        resource.iter().all(|(known, value)| known != key || value.is_empty())
-    };
-    for (key, value) in &config.resource {
-        if open(&resource, key) {
-            resource.retain(|(known, _)| known != key);
-            resource.push((key.clone().into(), value.clone()));
-        }
-    }
-    for (key, value) in [
-        ("service.instance.id", instance_id(rand::random())),
-        ("telemetry.sdk.name", "spanmesh".to_owned()),
-        ("telemetry.sdk.language", "rust".to_owned()),
-        ("telemetry.sdk.version", env!("CARGO_PKG_VERSION").to_owned()),
-    ] {
-        if open(&resource, key) {
-            resource.push((key.into(), value));
-        }
-    }
-    let resource = Resource(resource);
+    let resource = resource::of(config);
     Exporter::start(destinations, resource, registry).map(Some).map_err(StartError::System)
-}
-
-/// A UUID of version 4 (RFC 9562 section 5.4).
-fn instance_id(random: u128) -> String {
-    let bits = random & !(0xf << 76 | 0x3 << 62) | 0x4 << 76 | 0x2 << 62;
-    let hex = format!("{bits:032x}");
-    let mut id = String::with_capacity(36);
-    for (place, digit) in hex.chars().enumerate() {
-        if matches!(place, 8 | 12 | 16 | 20) {
-            id.push('-');
-        }
-        id.push(digit);
-    }
-    id
 }
 
 /// The sockets that connections arrive on, and those of the two servers.
@@ -354,14 +309,3 @@ const HANDOVER_WAIT: Duration = Duration::from_secs(5);
 const ORDERS: usize = 4;
 /// The windows of HTTP/2 promise at most this part of the container's memory: a quarter.
 const WINDOW_SHARE: u64 = 4;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_instance_id_has_its_version_and_variant() {
-        assert_eq!(instance_id(0), "00000000-0000-4000-8000-000000000000");
-        assert_eq!(instance_id(u128::MAX), "ffffffff-ffff-4fff-bfff-ffffffffffff");
-    }
-}

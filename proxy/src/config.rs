@@ -40,11 +40,12 @@ pub use listener::{
     TrustClients, Underscores,
 };
 pub use model::{
-    AccessLog, Admin, Config, Drain, Handover, Limits, LogFormat, LogTarget, Metrics, Node, Role, Status, Telemetry,
+    AccessLog, Admin, Config, Drain, Handover, Limits, LogFormat, LogTarget, Metrics, Node, OwnerKind, Role, Status,
+    Telemetry,
 };
 pub use policy::{
-    Compression, Delivery, Destination, Format, HeaderField, OtlpEncoding, OtlpGrpc, OtlpHttp, Policy, Propagation,
-    Target, Untraced,
+    Compression, Delivery, Destination, Format, HeaderField, Only, OnlyAttribute, OtlpEncoding, OtlpGrpc, OtlpHttp,
+    Policy, Propagation, Spill, Target, Untraced, Zipkin,
 };
 pub use problem::{Place, Problem};
 pub use reference::reference;
@@ -117,6 +118,14 @@ impl Config {
         yaml::write(&Config::write(self))
     }
 
+    /// The same without secrets, for who may look and not know.
+    pub fn to_shown_yaml(&self) -> String {
+        let mut shown = self.clone();
+        let fields = shown.policy.destinations.iter_mut().flat_map(|destination| destination.to.headers_mut());
+        fields.filter_map(|field| field.value.as_mut()).for_each(|value| *value = HIDDEN.into());
+        shown.to_yaml()
+    }
+
     fn summary(&self) -> String {
         let routes = self.listeners.iter().map(|listener| listener.routes.len()).sum();
         [(self.listeners.len(), "listener"), (routes, "route"), (self.upstreams.len(), "upstream")]
@@ -177,6 +186,8 @@ fn whole_file(file: &str, wrong: String, right: String) -> Problem {
 
 /// Largest file: a thousand times what a sidecar needs, and small enough to be read at once.
 const MAX_FILE: usize = 1 << 20;
+/// In place of a secret.
+const HIDDEN: &str = "REDACTED";
 const TOO_LARGE: &str = "is larger than 1 MiB";
 const SMALLER: &str = "write a smaller file";
 

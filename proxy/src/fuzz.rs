@@ -48,6 +48,7 @@ pub static TARGETS: &[Target] = &[
     ("origin_http2", connection::fuzz_origin_http2),
     ("otlp_answer", trace::export::answer::fuzz_answer),
     ("redirect", redirect::fuzz_redirect),
+    ("spill", trace::export::spill::record::fuzz_segment),
     #[cfg(feature = "fuzzing")]
     ("strict", strict::fuzz_strict),
     ("templates", rules::template::fuzz_templates),

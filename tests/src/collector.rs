@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -233,7 +233,8 @@ async fn serve(state: Rc<State>, request: Request<Incoming>) -> Response<Body> {
     let partial = ExportTracePartialSuccess { rejected_spans: rejected, error_message: message.to_owned() };
     let answer = ExportTraceServiceResponse { partial_success: (rejected > 0).then_some(partial) };
     if is_grpc {
-        return grpc(Some(&answer.encode_to_vec()), 0, &[]);
+        let zipped = text("grpc-encoding") == "gzip";
+        return grpc_as(zipped, Some(&answer.encode_to_vec()), 0, &[]);
     }
     let (kind, body) = match is_json {
         true => ("application/json", serde_json::to_vec(&answer).expect("JSON")),
@@ -244,6 +245,11 @@ async fn serve(state: Rc<State>, request: Request<Incoming>) -> Response<Body> {
 
 /// With its prefix of five bytes, and the status in trailers.
 fn grpc(message: Option<&[u8]>, status: u32, details: &[u8]) -> Response<Body> {
+    grpc_as(false, message, status, details)
+}
+
+/// Some servers compress their answer as the request was.
+fn grpc_as(zipped: bool, message: Option<&[u8]>, status: u32, details: &[u8]) -> Response<Body> {
     let (frames, body) = channel();
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", status.into());
@@ -252,20 +258,29 @@ fn grpc(message: Option<&[u8]>, status: u32, details: &[u8]) -> Response<Body> {
         trailers.insert("grpc-status-details-bin", base64(details).parse().expect("a value"));
     }
     if let Some(message) = message {
+        let message = if zipped { zip(message) } else { message.to_vec() };
         let mut data = BytesMut::new();
-        data.put_u8(0);
+        data.put_u8(zipped.into());
         data.put_u32(message.len() as u32);
-        data.put_slice(message);
+        data.put_slice(&message);
         frames.try_send(Frame::data(data.freeze())).expect("room");
     }
     frames.try_send(Frame::trailers(trailers)).expect("room");
-    Response::builder().header("content-type", "application/grpc").body(body).expect("an answer")
+    let encoding = if zipped { "gzip" } else { "identity" };
+    let response = Response::builder().header("content-type", "application/grpc").header("grpc-encoding", encoding);
+    response.body(body).expect("an answer")
 }
 
 fn message(body: &Bytes) -> Vec<u8> {
     let (prefix, message) = body.split_at(5);
     assert_eq!(u32::from_be_bytes(prefix[1..].try_into().expect("four bytes")) as usize, message.len());
     if prefix[0] == 1 { unzip(message) } else { message.to_vec() }
+}
+
+fn zip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).expect("memory");
+    encoder.finish().expect("memory")
 }
 
 fn unzip(bytes: &[u8]) -> Vec<u8> {

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod books;
 pub mod by_hand;
 pub mod certificates;
 pub mod client;
@@ -26,6 +27,7 @@ pub mod wire;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
+pub use books::Books;
 pub use certificates::Authority;
 pub use client::Client;
 pub use collector::Collector;

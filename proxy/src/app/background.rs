@@ -306,7 +306,7 @@ impl Servers {
     ) -> io::Result<Self> {
         let config = parts.config.clone();
         let state = AdminState {
-            config_yaml: Arc::new(move || config.to_yaml()),
+            config_yaml: Arc::new(move || config.to_shown_yaml()),
             log: parts.log.clone(),
             registry: parts.registry.clone(),
             health: parts.health.clone(),

@@ -79,12 +79,42 @@ section! {
         namespace: String = String::new(),
         /// The version that runs, `service.version`.
         service_version: String = String::new(),
-        /// The pod's name.
+        /// The pod's name, `k8s.pod.name`.
         pod: String = String::new(),
+        /// The pod's UID, `k8s.pod.uid`.
+        pod_uid: String = String::new(),
+        /// The pod's address, `k8s.pod.ip`.
+        pod_ip: String = String::new(),
+        /// The node that the pod runs on, `k8s.node.name`.
+        node_name: String = String::new(),
+        /// The container with the application, `k8s.container.name`.
+        container: String = String::new(),
+        /// What made the pod: the kind of `ownerName`.
+        owner_kind: Option<OwnerKind>,
+        /// What made the pod: its name, `k8s.deployment.name` and the like; `service.name` where there is no `service`.
+        owner_name: String = String::new(),
         /// The pod's service account.
         service_account: String = String::new(),
-        /// The cluster's name.
+        /// The cluster's name, `k8s.cluster.name`.
         cluster: String = String::new(),
+    }
+}
+
+words! {
+    /// What makes pods.
+    pub enum OwnerKind {
+        /// `k8s.deployment.name`.
+        Deployment = "deployment",
+        /// `k8s.replicaset.name`.
+        Replicaset = "replicaset",
+        /// `k8s.statefulset.name`.
+        Statefulset = "statefulset",
+        /// `k8s.daemonset.name`.
+        Daemonset = "daemonset",
+        /// `k8s.cronjob.name`.
+        Cronjob = "cronjob",
+        /// `k8s.job.name`.
+        Job = "job",
     }
 }
 

@@ -56,6 +56,10 @@ fn field(attribute: &str) -> Option<&'static str> {
         "service.namespace" => Some("namespace"),
         "service.version" => Some("serviceVersion"),
         "k8s.pod.name" => Some("pod"),
+        "k8s.pod.uid" => Some("podUid"),
+        "k8s.pod.ip" => Some("podIp"),
+        "k8s.node.name" => Some("nodeName"),
+        "k8s.container.name" => Some("container"),
         "k8s.cluster.name" => Some("cluster"),
         _ => None,
     }

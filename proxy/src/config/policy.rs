@@ -113,6 +113,7 @@ words! {
 pub struct Destination {
     pub name: String,
     pub to: Target,
+    pub only: Only,
     pub delivery: Delivery,
 }
 
@@ -122,10 +123,11 @@ pub enum Target {
     Stdout,
     OtlpHttp(OtlpHttp),
     OtlpGrpc(OtlpGrpc),
+    Zipkin(Zipkin),
 }
 
 section! {
-    /// Where spans go: a name, and one of `otlpHttp`, `otlpGrpc`, `file` and `stdout`.
+    /// Where spans go: a name, and one of `otlpHttp`, `otlpGrpc`, `zipkin`, `file` and `stdout`.
     pub struct WrittenDestination {
         /// What metrics call it; no two destinations have the same name.
         name: String as Name,
@@ -133,15 +135,16 @@ section! {
         otlp_http: Option<OtlpHttp>,
         /// Spans are sent by OTLP over gRPC.
         otlp_grpc: Option<OtlpGrpc>,
+        /// Spans are sent as Zipkin's JSON of version 2.
+        zipkin: Option<Zipkin>,
         /// Spans are appended to a file.
         file: Option<FileTarget>,
         /// Spans are written to standard output.
         stdout: Option<StdoutTarget>,
+        /// Which spans it is given. Left out: all.
+        only: Only = Only::default(),
         /// How spans are gathered, kept and sent again. Not for `file` and `stdout`, which take them as they come.
         delivery: Delivery = Delivery::default(),
-    }
-    later {
-        "zipkin": "write `otlpHttp: {endpoint: \"http://host:4318\"}`";
     }
 }
 
@@ -178,11 +181,47 @@ section! {
 }
 
 section! {
+    /// Zipkin's JSON of version 2 over HTTP/1.1.
+    pub struct Zipkin {
+        /// Where the receiver is; without a path it is asked at `/api/v2/spans`.
+        endpoint: Endpoint,
+        /// Whether a request is compressed.
+        compression: Compression = Compression::None,
+        /// Header fields that every request carries, such as a token.
+        headers: Vec<HeaderField> = Vec::new(),
+        /// TLS for an endpoint that begins with `https`.
+        tls: Option<UpstreamTls>,
+    }
+}
+
+section! {
+    /// The spans of a destination. Each list that is not empty must be met.
+    pub struct Only: Default {
+        /// Namespaces, one of which the proxy must be in (`node.namespace`).
+        namespaces: Vec<String> = Vec::new(),
+        /// Services, one of which must be the proxy's (`service.name`).
+        services: Vec<String> = Vec::new(),
+        /// Attributes of the span or the resource, all of which must be met.
+        attributes: Vec<OnlyAttribute> = Vec::new(),
+    }
+}
+
+section! {
+    /// An attribute that a span must have.
+    pub struct OnlyAttribute {
+        /// Its key, such as `server.address`.
+        key: String,
+        /// Its value is one of these. Left out: any.
+        values: Vec<String> = Vec::new(),
+    }
+}
+
+section! {
     /// A header field of every request to a destination, with one of `value`, `variable` and `file`.
     pub struct HeaderField {
         /// Its name.
         name: String as FieldName,
-        /// Its value. The admin page shows it; a secret is better in a file.
+        /// Its value. The admin page does not show it, but whoever reads this file does; a secret is better in a file of its own.
         value: Option<String>,
         /// The environment variable that holds its value.
         variable: Option<String>,
@@ -228,8 +267,22 @@ section! {
         backoff: Duration [MILLISECOND ..= HOUR] = SECOND,
         /// The longest pause that is not asked for by the receiver.
         backoff_max: Duration [MILLISECOND ..= HOUR] = 30 * SECOND,
-        /// How long the same spans are tried before they are dropped.
+        /// How long the same spans are tried before they are dropped, or put behind all others on the disk where there is a `spill`.
         give_up: Duration [ZERO ..= DAY] = 5 * MINUTE,
+        /// How long a connection is used at least, and at most twice as long, at random; then the name is looked up again.
+        renew: Duration [MILLISECOND ..= DAY] = 5 * MINUTE,
+        /// Takes what `queue` cannot hold, and what is left when the proxy ends.
+        spill: Option<Spill>,
+    }
+}
+
+section! {
+    /// A folder on disk where spans wait for their receiver. They are sent oldest first, taking turns with new ones, also by the next process that has this folder.
+    pub struct Spill {
+        /// The folder; it is made where it is not there. The destination has a folder of its name in it, and only one process at a time has that.
+        path: PathBuf,
+        /// Bytes that may lie in it. Beyond it the oldest are dropped.
+        bytes: usize as Size [SMALLEST_SPILL ..= LARGEST_SPILL] = 256 * MI,
     }
 }
 
@@ -270,7 +323,9 @@ impl Target {
     /// What the destination is asked with, where it is one on the network.
     pub fn headers_mut(&mut self) -> &mut [HeaderField] {
         match self {
-            Target::OtlpHttp(OtlpHttp { headers, .. }) | Target::OtlpGrpc(OtlpGrpc { headers, .. }) => headers,
+            Target::OtlpHttp(OtlpHttp { headers, .. })
+            | Target::OtlpGrpc(OtlpGrpc { headers, .. })
+            | Target::Zipkin(Zipkin { headers, .. }) => headers,
             Target::File(_) | Target::Stdout => &mut [],
         }
     }
@@ -299,17 +354,18 @@ impl Form for Destination {
 
     fn read(reader: &mut Reader, tree: &Tree) -> Option<Destination> {
         let clean = reader.count();
-        let WrittenDestination { name, otlp_http, otlp_grpc, file, stdout, delivery } =
+        let WrittenDestination { name, otlp_http, otlp_grpc, zipkin, file, stdout, only, delivery } =
             WrittenDestination::read(reader, tree)?;
         let targets = [
             otlp_http.map(|to| ("otlpHttp", Target::OtlpHttp(to))),
             otlp_grpc.map(|to| ("otlpGrpc", Target::OtlpGrpc(to))),
+            zipkin.map(|to| ("zipkin", Target::Zipkin(to))),
             file.map(|file| ("file", Target::File(file.path))),
             stdout.map(|_| ("stdout", Target::Stdout)),
         ];
         let mut targets = targets.into_iter().flatten();
         match (targets.next(), targets.next()) {
-            (Some((_, to)), None) => Some(Destination { name, to, delivery }),
+            (Some((_, to)), None) => Some(Destination { name, to, only, delivery }),
             (Some((first, _)), Some((second, _))) => reader.wrong(
                 format!("has both `{first}` and `{second}`"),
                 "keep one, and write the other as a destination of its own",
@@ -328,13 +384,16 @@ impl Form for Destination {
             name: plain.name.clone(),
             otlp_http: None,
             otlp_grpc: None,
+            zipkin: None,
             file: None,
             stdout: None,
+            only: plain.only.clone(),
             delivery: plain.delivery.clone(),
         };
         match plain.to.clone() {
             Target::OtlpHttp(to) => written.otlp_http = Some(to),
             Target::OtlpGrpc(to) => written.otlp_grpc = Some(to),
+            Target::Zipkin(to) => written.zipkin = Some(to),
             Target::File(path) => written.file = Some(FileTarget { path }),
             Target::Stdout => written.stdout = Some(StdoutTarget {}),
         }
@@ -348,3 +407,6 @@ impl Form for Destination {
 
 /// Receivers take at most 64 MiB (OTLP specification); theirs must still be told from ours.
 const LARGEST: usize = 32 * MI;
+/// Sixteen segments of a few requests each.
+const SMALLEST_SPILL: usize = 64 * KI;
+const LARGEST_SPILL: usize = 4 * GI;

@@ -277,7 +277,7 @@ fn every_error_names_line_and_field_and_what_would_be_right() {
         ),
         (
             format!("{SMALL}policy: {{destinations: [{{name: c, zipkin: {{}}}}]}}\n"),
-            &[("3:35: policy.destinations[0].zipkin: ", "is not in this version; write `otlpHttp:")],
+            &[("3:43: policy.destinations[0].zipkin.endpoint: ", "is missing; add a URL")],
         ),
         (
             format!("{SMALL}policy: {{destinations: [{{name: c, otlpHttp: {{}}}}]}}\n"),

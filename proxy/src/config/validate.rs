@@ -362,6 +362,9 @@ fn check_destination(reader: &mut Reader, destination: &Destination) {
             }
             check_receiver(reader, Some(&to.endpoint), &to.headers, to.tls.as_ref());
         }),
+        Target::Zipkin(to) => {
+            reader.field("zipkin", |reader| check_receiver(reader, Some(&to.endpoint), &to.headers, to.tls.as_ref()))
+        }
         Target::File(_) | Target::Stdout => {}
     }
 }

@@ -121,6 +121,12 @@ impl Object<'_> {
         self.out.push(b'"');
     }
 
+    /// What is JSON already.
+    pub fn raw(&mut self, key: &'static str, value: &[u8]) {
+        self.key(key);
+        self.out.extend_from_slice(value);
+    }
+
     pub fn object(&mut self, key: &'static str, fill: impl FnOnce(&mut Object)) {
         self.key(key);
         object(self.out, fill);
@@ -129,6 +135,16 @@ impl Object<'_> {
     pub fn list(&mut self, key: &'static str, fill: impl FnOnce(&mut List)) {
         self.key(key);
         list(self.out, fill);
+    }
+
+    /// Text under a key that somebody chose.
+    pub fn custom(&mut self, key: &str, value: &str) {
+        if !std::mem::take(&mut self.empty) {
+            self.out.push(b',');
+        }
+        write_text(self.out, key);
+        self.out.push(b':');
+        write_text(self.out, value);
     }
 
     fn key(&mut self, key: &'static str) {

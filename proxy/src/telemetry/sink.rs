@@ -27,6 +27,9 @@ pub enum Target {
     File(PathBuf),
 }
 
+/// Hears how many lines were written and how many after them lost.
+pub type Tell = Box<dyn FnMut(u64, u64) + Send>;
+
 /// A queue of lines. Clones share it.
 #[derive(Clone)]
 pub struct Sink(Arc<Queue>);
@@ -50,6 +53,17 @@ impl Sink {
     /// Opens nothing yet: a target that cannot be written is reported by the thread and tried again. `name` is the metric's
     /// label and stands in reports. Fails only if no thread can be made.
     pub fn open(name: &'static str, target: Target, limits: Limits, registry: &Registry) -> io::Result<Sink> {
+        Self::told(name, target, limits, registry, Box::new(|_, _| {}))
+    }
+
+    /// As `open`; `tell` hears of every line that was queued, in their order: so many were written, then so many lost.
+    pub fn told(
+        name: &'static str,
+        target: Target,
+        limits: Limits,
+        registry: &Registry,
+        tell: Tell,
+    ) -> io::Result<Sink> {
         let dropped = |reason| registry.shared().counter(LOG_LINES_DROPPED, &[name, reason]);
         let (lines, queue) = sync_channel(limits.lines);
         let waiting = Arc::new(AtomicUsize::new(0));
@@ -58,6 +72,8 @@ impl Sink {
             queue,
             waiting: waiting.clone(),
             batch: Vec::new(),
+            lines: 0,
+            tell,
             rest: limits.rest,
             failed: dropped("failed"),
             lost: 0,
@@ -136,6 +152,9 @@ struct Thread {
     queue: Receiver<Vec<u8>>,
     waiting: Arc<AtomicUsize>,
     batch: Vec<u8>,
+    /// In the batch.
+    lines: u64,
+    tell: Tell,
     rest: Duration,
     failed: Counter<AnyThread>,
     /// Lines lost since the output broke.
@@ -178,27 +197,31 @@ impl Thread {
     /// Short lines are written together, a long one as it lies. How many bytes were written.
     fn take(&mut self, line: &[u8]) -> usize {
         if line.len() >= LONG {
-            return self.flush() + self.write(line);
+            return self.flush() + self.write(line, 1);
         }
         self.batch.extend_from_slice(line);
+        self.lines += 1;
         if self.batch.len() >= BATCH { self.flush() } else { 0 }
     }
 
     fn flush(&mut self) -> usize {
         let mut batch = std::mem::take(&mut self.batch);
-        let written = self.write(&batch);
+        let lines = std::mem::take(&mut self.lines);
+        let written = self.write(&batch, lines);
         batch.clear();
         self.batch = batch;
         written
     }
 
-    fn write(&mut self, lines: &[u8]) -> usize {
+    fn write(&mut self, lines: &[u8], count: u64) -> usize {
         if lines.is_empty() {
             return 0;
         }
         let outcome = self.output.write(lines, Instant::now());
         self.failed.add(outcome.lost);
         self.lost += outcome.lost;
+        let lost = outcome.lost.min(count);
+        (self.tell)(count - lost, lost);
         match outcome.change {
             Some(Change::Broke(why)) => self.report(&format!(
                 "cannot write to {}: {why}; its lines are dropped and counted until it works again, tried every {:?}",

@@ -4,20 +4,26 @@
 
 pub mod answer;
 mod dial;
+mod filter;
 mod grpc;
 mod http;
 pub mod json;
 mod ledger;
+mod lines;
 mod parcel;
 pub mod protobuf;
 mod queue;
 mod retry;
 mod sender;
 pub mod settings;
+mod source;
+pub mod spill;
+mod zipkin;
 
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -27,17 +33,20 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
+use self::filter::Filter;
 use self::ledger::{Ledger, signed};
+use self::lines::Lines;
 use self::parcel::{Envelope, Parcel};
 use self::queue::Queue;
 use self::retry::Reason;
 use self::sender::End;
 use self::settings::{Destination, Remote};
+use self::source::Source;
+use self::spill::Spill;
 use super::attributes::Told;
 use super::span::Batch;
 use crate::config::Delivery;
 use crate::telemetry::metrics::{AnyThread, Counter, Gauge, Registry, Shard, family};
-use crate::telemetry::sink::{self, Sink};
 
 /// Takes finished spans to the encoder.
 pub type Batches = mpsc::Sender<Batch>;
@@ -119,7 +128,9 @@ impl Exporter {
         let (mut files, mut remotes) = (Vec::new(), Vec::new());
         for destination in destinations {
             match destination {
-                Destination::Lines { name, target } => files.push(Lines::open(&name, target, registry)?),
+                Destination::Lines { name, only, target } => {
+                    files.push(Lines::open(&name, target, &only, &resource, registry)?);
+                }
                 Destination::Remote(remote) => remotes.push(*remote),
             }
         }
@@ -145,9 +156,10 @@ impl Exporter {
                 work.run(queue, End(told)).await;
                 work.close();
                 while senders.join_next().await.is_some() {}
-                for file in &work.files {
-                    file.sink.flush(PATIENCE);
+                for spill in work.outlets.iter().filter_map(|outlet| outlet.spill.as_ref()) {
+                    spill.close().await;
                 }
+                work.files.iter().for_each(Lines::close);
             });
             // A name look-up may still hang in its thread; nobody waits for it.
             runtime.shutdown_background();
@@ -212,10 +224,10 @@ impl Work {
 
     fn take(&mut self, batch: &Batch, scratch: &mut Vec<u8>) {
         for outlet in &mut self.outlets {
-            outlet.ledger.entered(batch.len());
             outlet.take(batch, scratch);
         }
-        if let Some((last, others)) = self.files.split_last() {
+        let (whole, some): (Vec<_>, Vec<_>) = self.files.iter().partition(|file| file.filter.takes_all());
+        if let Some((last, others)) = whole.split_last() {
             let mut spans = Told::all(batch);
             for left in (1..=batch.len()).rev().step_by(LINE_SPANS) {
                 let mut line = Vec::with_capacity(self.room);
@@ -227,6 +239,7 @@ impl Work {
                 last.take(count, line);
             }
         }
+        some.iter().for_each(|file| file.take_some(batch, scratch));
         self.in_flight.add(-signed(batch.len()));
     }
 
@@ -238,37 +251,18 @@ impl Work {
     }
 }
 
-/// A file or stream.
-struct Lines {
-    sink: Sink,
-    exported: Counter<AnyThread>,
-    dropped: Counter<AnyThread>,
-}
-
-impl Lines {
-    fn open(name: &str, target: sink::Target, registry: &Registry) -> io::Result<Self> {
-        let shared = registry.shared();
-        Ok(Self {
-            sink: Sink::open("spans", target, sink::Limits { line: LINE, ..sink::Limits::default() }, registry)?,
-            exported: shared.counter(family::SPANS_EXPORTED, &[name]),
-            dropped: shared.counter(family::SPANS_DROPPED, &[name, Reason::QueueFull.name()]),
-        })
-    }
-
-    fn take(&self, spans: usize, line: Vec<u8>) {
-        let counter = if self.sink.give(line) { &self.exported } else { &self.dropped };
-        counter.add(spans as u64);
-    }
-}
-
 /// The near end of a destination on the network: gathers spans until there are enough, or they have waited long enough.
 struct Outlet {
-    envelope: Rc<Envelope>,
+    envelope: Arc<Envelope>,
     open: Parcel,
     since: Option<Instant>,
     delivery: Delivery,
     queue: Rc<Queue>,
-    ledger: Rc<Ledger>,
+    spill: Option<Spill>,
+    filter: Filter,
+    ledger: Arc<Ledger>,
+    #[cfg(feature = "fuzzing")]
+    mutant: Option<Mutant>,
 }
 
 impl Outlet {
@@ -279,13 +273,32 @@ impl Outlet {
         end: &watch::Receiver<Option<Instant>>,
         senders: &mut JoinSet<()>,
     ) -> Self {
-        let envelope = Rc::new(Envelope::new(remote.format, resource));
+        let envelope = Arc::new(Envelope::new(remote.format, resource));
         let queue = Rc::new(Queue::new(remote.delivery.queue));
-        let ledger = Rc::new(Ledger::new(&remote.name, registry));
+        let ledger = Arc::new(Ledger::new(&remote.name, registry));
         let delivery = remote.delivery.clone();
-        let sender = remote.sender(envelope.clone(), queue.clone(), ledger.clone(), End(end.clone()));
+        let spill = delivery.spill.as_ref().and_then(|to| {
+            let spill = Spill::start(&remote.name, to, ledger.clone());
+            spill.inspect_err(|error| tracing::warn!("spans do not go to the disk: it has no thread ({error})")).ok()
+        });
+        let filter = Filter::new(&remote.only, resource);
+        #[cfg(feature = "fuzzing")]
+        let mutant = Mutant::named(&remote.name);
+        let source = Source::new(queue.clone(), spill.clone());
+        let sender = remote.sender(envelope.clone(), source, ledger.clone(), End(end.clone()));
         senders.spawn_local(sender.run());
-        Self { envelope, open: Parcel::default(), since: None, delivery, queue, ledger }
+        Self {
+            envelope,
+            open: Parcel::default(),
+            since: None,
+            delivery,
+            queue,
+            spill,
+            filter,
+            ledger,
+            #[cfg(feature = "fuzzing")]
+            mutant,
+        }
     }
 
     fn due(&self) -> Option<Instant> {
@@ -294,6 +307,11 @@ impl Outlet {
 
     fn take(&mut self, batch: &Batch, scratch: &mut Vec<u8>) {
         for told in Told::all(batch) {
+            if !self.filter.takes(&told) {
+                self.ledger.filtered(1);
+                continue;
+            }
+            self.ledger.entered(1);
             scratch.clear();
             self.envelope.encode(scratch, &told);
             if self.open.size() + scratch.len() > self.delivery.bytes {
@@ -312,8 +330,46 @@ impl Outlet {
         if self.open.is_empty() {
             return;
         }
+        #[cfg(feature = "fuzzing")]
+        if let Some(mutant) = self.mutant.take() {
+            let parcel = std::mem::take(&mut self.open);
+            return mutant.lose(&parcel, &self.ledger);
+        }
         for gone in self.queue.push(std::mem::take(&mut self.open)) {
-            self.ledger.dropped(gone.len(), Reason::QueueFull);
+            match &self.spill {
+                Some(spill) => spill.put(gone, self.envelope.clone()),
+                None => self.ledger.dropped(gone.len(), Reason::QueueFull),
+            }
+        }
+    }
+}
+
+/// A mistake that the books must show: the first request of a destination with such a name vanishes. No part of the
+/// program that is shipped.
+#[cfg(feature = "fuzzing")]
+#[derive(Clone, Copy)]
+enum Mutant {
+    /// Without a word.
+    Forgets,
+    /// As if it were done with.
+    Denies,
+}
+
+#[cfg(feature = "fuzzing")]
+impl Mutant {
+    fn named(destination: &str) -> Option<Self> {
+        match destination {
+            "forgets" => Some(Self::Forgets),
+            "denies" => Some(Self::Denies),
+            _ => None,
+        }
+    }
+
+    fn lose(self, parcel: &Parcel, ledger: &Ledger) {
+        match self {
+            Self::Forgets => {}
+            // In flight no more, and nothing else.
+            Self::Denies => ledger.denied(parcel.len()),
         }
     }
 }
@@ -324,10 +380,6 @@ const ALL: &str = "*";
 const QUEUE: usize = 64;
 /// Spans of one line: few enough that it is still at hand, in the cache, when it is written.
 const LINE_SPANS: usize = 32;
-/// A span's words may be long.
-const LINE: usize = 4 * 1024 * 1024;
-/// For one destination to take what it was given.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// For the files and streams, beyond the deadline.
 const FINISH: Duration = Duration::from_secs(10);
 /// Names that are looked up at once; each destination looks up one.

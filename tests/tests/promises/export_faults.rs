@@ -3,137 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use spanmesh_proto::{SpanId, TraceId};
-use spanmesh_proxy::config;
-use spanmesh_proxy::error::Flag;
-use spanmesh_proxy::telemetry::metrics::{Registry, family};
-use spanmesh_proxy::trace::export::json::Resource;
-use spanmesh_proxy::trace::export::settings::Destination;
-use spanmesh_proxy::trace::export::{Exporter, SpanBuffer};
-use spanmesh_proxy::trace::span::{Batch, Kind, Side, Span, Words};
 use spanmesh_tests::collector::{Act, Conduct, retry_info};
-use spanmesh_tests::{Collector, Protocol, eventually, run};
-
-/// An exporter by itself, so that its books can be read after its end.
-struct Books {
-    registry: Registry,
-    exporter: Option<Exporter>,
-    spans: Option<SpanBuffer>,
-    made: u64,
-}
-
-impl Books {
-    fn open(target: &str, delivery: &str) -> Self {
-        let backoff = if delivery.contains("backoff") { "" } else { "backoff: 10ms, backoffMax: 20ms, " };
-        let text = format!(
-            "version: 1\nrole: standalone\npolicy: {{destinations: [{{name: there, {target}, \
-             delivery: {{age: 5ms, {backoff}{delivery}}}}}]}}\n"
-        );
-        let config = config::parse(&text, "test.yaml", std::iter::empty()).expect("a configuration");
-        let destinations = config.policy.destinations.iter().map(|to| Destination::new(to).expect("usable"));
-        let registry = Registry::new();
-        let exporter = Exporter::start(destinations.collect(), Resource::default(), &registry).expect("a thread");
-        let spans = SpanBuffer::new(Some(exporter.batches()), &registry.shard());
-        Self { registry, exporter: Some(exporter), spans: Some(spans), made: 0 }
-    }
-
-    /// Hands over so many spans.
-    fn make(&mut self, count: u64) {
-        let spans = self.spans.as_ref().expect("open");
-        for _ in 0..count {
-            self.made += 1;
-            spans.write(|batch| {
-                let span = span(batch, self.made);
-                batch.push(span);
-                1
-            });
-        }
-        spans.flush();
-    }
-
-    fn exported(&self) -> u64 {
-        self.registry.shared().counter(family::SPANS_EXPORTED, &["there"]).value()
-    }
-
-    fn rejected(&self) -> u64 {
-        self.registry.shared().counter(family::SPANS_REJECTED, &["there"]).value()
-    }
-
-    fn dropped(&self, reason: &str) -> u64 {
-        sum(&self.registry.render(), "spanmesh_proxy_spans_dropped_total", reason)
-    }
-
-    fn in_flight(&self) -> i64 {
-        let text = self.registry.render();
-        sum(&text, "spanmesh_proxy_spans_in_flight", "").cast_signed()
-    }
-
-    /// Nothing is under way any more.
-    async fn settled(&self) {
-        eventually("nothing is in flight", || self.in_flight() == 0).await;
-        self.balance(0);
-    }
-
-    fn balance(&self, slack: u64) {
-        let text = self.registry.render();
-        let created = sum(&text, "spanmesh_proxy_spans_created_total", "");
-        let accounted = self.exported() + self.rejected() + self.dropped("") + self.in_flight().cast_unsigned();
-        assert_eq!(created, self.made);
-        assert!(created.abs_diff(accounted) <= slack, "{created} created, {accounted} accounted for:\n{text}");
-    }
-
-    /// The end, with so much time.
-    async fn close(&mut self, time: Duration) {
-        self.spans = None;
-        let exporter = self.exporter.take().expect("open");
-        let deadline = Instant::now() + time;
-        tokio::task::spawn_blocking(move || exporter.finish(deadline)).await.expect("join");
-        assert_eq!(self.in_flight(), 0);
-        self.balance(0);
-    }
-}
-
-fn sum(text: &str, name: &str, label: &str) -> u64 {
-    let fits = |line: &&str| line.split(['{', ' ']).next() == Some(name) && line.contains(label);
-    text.lines().filter(fits).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as u64
-}
-
-fn span(batch: &mut Batch, number: u64) -> Span {
-    let mut trace = [1; 16];
-    trace[..8].copy_from_slice(&number.to_be_bytes());
-    Span {
-        trace: TraceId::from_bytes(trace).expect("an id"),
-        id: SpanId::from_bytes((number + 1).to_be_bytes()).expect("an id"),
-        parent: None,
-        flags: 1,
-        kind: Kind::Server,
-        side: Side::Server,
-        start_nanos: number,
-        end_nanos: number + 1,
-        protocol: None,
-        grpc: false,
-        secure: false,
-        peer: "10.0.0.1:5000".parse().expect("an address"),
-        client: "10.0.0.9".parse().expect("an address"),
-        server: "10.0.0.2:8080".parse().expect("an address"),
-        status: Some(200),
-        grpc_status: None,
-        flag: Flag::Ok,
-        resent: 0,
-        cause: None,
-        sent: 0,
-        received: 0,
-        method: batch.word(b"GET", 9),
-        host: batch.word(b"shop", 9),
-        path: batch.word(b"/a", 9),
-        query: Words::default(),
-        route: Words::default(),
-        route_source: None,
-        agent: Words::default(),
-        context: Default::default(),
-        times: Default::default(),
-    }
-}
+use spanmesh_tests::{Books, Collector, Protocol, run};
 
 fn answer(status: u16) -> Act {
     Act::Answer(status, Vec::new(), b"as told")
@@ -309,6 +180,27 @@ fn the_books_balance_under_load_with_every_kind_of_fault_and_after_the_end() {
             books.close(Duration::from_secs(30)).await;
             assert_eq!(books.exported(), collector.taken(), "{protocol:?}");
             assert!(books.exported() > 0 && books.rejected() > 0 && books.dropped("queue_full") > 0);
+        });
+    }
+}
+
+#[test]
+fn a_request_that_vanished_shows_in_the_books() {
+    for protocol in BOTH {
+        run(async move {
+            let collector = Collector::start(protocol).await;
+            for name in ["forgets", "denies", "there"] {
+                let mut books = Books::named(name, &collector.target(protocol, ""), "spans: 50");
+                books.make(1000);
+                books.end(Duration::from_secs(10)).await;
+                let seen = (books.exported(), books.in_flight(), books.wrong(0).is_some());
+                let expected = match name {
+                    "forgets" => (950, 50, false),
+                    "denies" => (950, 0, true),
+                    _ => (1000, 0, false),
+                };
+                assert_eq!(seen, expected, "{protocol:?} {name}");
+            }
         });
     }
 }

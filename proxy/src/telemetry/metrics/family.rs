@@ -167,7 +167,13 @@ families! {
     Counter SPANS_DROPPED "spans_dropped" None ["destination" "reason"]
         "Spans given up here. Destination `*`: before they were given to any, so they are missing at each.";
     Gauge SPANS_IN_FLIGHT "spans_in_flight" None ["destination"]
-        "Spans made and neither exported, rejected nor dropped yet. Destination `*`: not yet given to any. For each destination, with what stands under `*`: created = exported + rejected + dropped + in flight.";
+        "Spans made and neither exported, rejected nor dropped yet. Destination `*`: not yet given to any. For each destination, with what stands under `*`: created + recovered = exported + rejected + dropped + filtered + in flight + spilled.";
+    Gauge SPANS_SPILLED "spans_spilled" None ["destination"]
+        "Spans that wait on the disk.";
+    Counter SPANS_FILTERED "spans_filtered" None ["destination"]
+        "Spans that a destination's `only` leaves out.";
+    Counter SPANS_RECOVERED "spans_recovered" None ["destination"]
+        "Spans that an earlier process left on the disk, those among them that cannot be read included.";
     Counter CONTEXT_MALFORMED "context_malformed" None ["format"]
         "Trace contexts that could not be read.";
     Counter CONTEXT_CONFLICTS "context_conflicts" None ["kept" "dropped"]

@@ -23,6 +23,8 @@ use crate::net::connect;
 pub struct Dial {
     pub endpoint: Endpoint,
     pub tls: Option<(TlsConnector, ServerName<'static>)>,
+    /// How long a connection lives at least.
+    pub renew: Duration,
 }
 
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}

@@ -3,7 +3,6 @@
 
 use std::error::Error;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -28,7 +27,6 @@ pub struct Grpc {
     pub origin: Uri,
     pub fields: Fields,
     pub gzip: bool,
-    pub envelope: Rc<Envelope>,
     pub connection: Option<Connection>,
 }
 
@@ -45,14 +43,16 @@ impl Drop for Connection {
 }
 
 impl Grpc {
-    pub async fn send(&mut self, parcel: &Parcel, timeout: Duration) -> Result<Taken, Failure> {
+    pub async fn send(&mut self, parcel: &Parcel, envelope: &Envelope, timeout: Duration) -> Result<Taken, Failure> {
         let connection = self.connected().await?;
-        let mut client = Client::with_origin(Channel(connection.send.clone()), self.origin.clone());
+        // Go's servers compress their answers as the request was.
+        let mut client = Client::with_origin(Channel(connection.send.clone()), self.origin.clone())
+            .accept_compressed(CompressionEncoding::Gzip);
         if self.gzip {
             client = client.send_compressed(CompressionEncoding::Gzip);
         }
         client.ready().await.map_err(|error| Failure::Lost(error.to_string()))?;
-        let mut request = tonic::Request::new(self.envelope.wrap(parcel));
+        let mut request = tonic::Request::new(envelope.wrap(parcel));
         request.set_timeout(timeout);
         let mut headers = http::HeaderMap::new();
         self.fields.write(&mut headers, Instant::now());
@@ -91,7 +91,7 @@ impl Grpc {
                 tracing::debug!(%error, "a connection for spans ended");
             }
         });
-        let until = Instant::now() + retry::lifetime(&mut rand::rng());
+        let until = Instant::now() + retry::lifetime(self.dial.renew, &mut rand::rng());
         Ok(Connection { send, until, task: task.abort_handle() })
     }
 }

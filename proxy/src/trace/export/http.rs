@@ -1,8 +1,7 @@
-//! OTLP over HTTP/1.1: one request at a time on a connection that is made anew every 5 to 10 minutes. Redirects are not
+//! OTLP and Zipkin over HTTP/1.1: one request at a time on a connection that is made anew every 5 to 10 minutes. Redirects are not
 //! followed. What an answer means for the spans is `retry`'s.
 
 use std::io::Write;
-use std::rc::Rc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
@@ -24,7 +23,6 @@ pub struct Http {
     pub path: Uri,
     pub fields: Fields,
     pub gzip: bool,
-    pub envelope: Rc<Envelope>,
     pub connection: Option<Connection>,
 }
 
@@ -42,15 +40,15 @@ impl Drop for Connection {
 }
 
 impl Http {
-    pub async fn send(&mut self, parcel: &Parcel) -> Result<Taken, Failure> {
-        let body = self.envelope.wrap(parcel);
+    pub async fn send(&mut self, parcel: &Parcel, envelope: &Envelope) -> Result<Taken, Failure> {
+        let body = envelope.wrap(parcel);
         let body = if self.gzip { gzip(&body) } else { body };
         loop {
             let mut connection = self.connected().await?;
             let was_used = connection.used;
             connection.used = true;
-            let request = self.request(body.clone());
-            match exchange(&mut connection, request, self.envelope.format()).await {
+            let request = self.request(body.clone(), envelope.format());
+            match exchange(&mut connection, request, envelope.format()).await {
                 // The receiver may have closed an idle connection just before: that is no failure of its.
                 Err(Failure::Lost(_)) if was_used => {}
                 outcome => {
@@ -77,11 +75,11 @@ impl Http {
                 tracing::debug!(%error, "a connection for spans ended");
             }
         });
-        let until = Instant::now() + retry::lifetime(&mut rand::rng());
+        let until = Instant::now() + retry::lifetime(self.dial.renew, &mut rand::rng());
         Ok(Connection { send, until, used: false, task: task.abort_handle() })
     }
 
-    fn request(&mut self, body: Bytes) -> Request<Full<Bytes>> {
+    fn request(&mut self, body: Bytes, format: Format) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.path.clone();
@@ -89,7 +87,7 @@ impl Http {
         if let Ok(host) = HeaderValue::from_str(&self.dial.endpoint.address.to_string()) {
             headers.insert(HOST, host);
         }
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.envelope.format().content_type()));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
         if self.gzip {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
@@ -119,13 +117,16 @@ fn read(head: &http::response::Parts, body: &[u8], asked: Format) -> Result<Take
         "" => Some(asked),
         _ => None,
     };
+    if head.status.is_success() && asked == Format::Zipkin {
+        return Ok(Taken::default());
+    }
     if head.status.is_success() {
         let taken = match format {
             // `ExportTraceServiceResponse` without a field has no byte.
             _ if body.is_empty() => Some(Taken::default()),
             Some(Format::Protobuf) => answer::protobuf(body),
             Some(Format::Json) => answer::json(body),
-            None => None,
+            Some(Format::Zipkin) | None => None,
         };
         let kind = answer::shown(kind.as_bytes());
         return taken

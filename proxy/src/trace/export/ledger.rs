@@ -1,5 +1,6 @@
 //! What became of the spans that one destination was given. Every span that enters leaves by exactly one of these calls,
-//! and each is counted where it happens: created = exported + rejected + dropped + in flight.
+//! and each is counted where it happens: created + recovered = exported + rejected + dropped + filtered + in flight +
+//! spilled. The thread of the spans and that of the disk write in it.
 
 use super::retry::Reason;
 use crate::telemetry::metrics::{AnyThread, Counter, Gauge, Registry, family};
@@ -9,6 +10,9 @@ pub struct Ledger {
     rejected: Counter<AnyThread>,
     dropped: [(Reason, Counter<AnyThread>); Reason::ALL.len()],
     in_flight: Gauge<AnyThread>,
+    spilled: Gauge<AnyThread>,
+    recovered: Counter<AnyThread>,
+    filtered: Counter<AnyThread>,
 }
 
 impl Ledger {
@@ -20,11 +24,19 @@ impl Ledger {
             dropped: Reason::ALL
                 .map(|reason| (reason, shared.counter(family::SPANS_DROPPED, &[destination, reason.name()]))),
             in_flight: shared.gauge(family::SPANS_IN_FLIGHT, &[destination]),
+            spilled: shared.gauge(family::SPANS_SPILLED, &[destination]),
+            recovered: shared.counter(family::SPANS_RECOVERED, &[destination]),
+            filtered: shared.counter(family::SPANS_FILTERED, &[destination]),
         }
     }
 
     pub fn entered(&self, spans: usize) {
         self.in_flight.add(signed(spans));
+    }
+
+    /// Never entered.
+    pub fn filtered(&self, spans: usize) {
+        self.filtered.add(spans as u64);
     }
 
     /// A receiver took a request of so many spans, but not all of them.
@@ -37,10 +49,45 @@ impl Ledger {
     }
 
     pub fn dropped(&self, spans: usize, reason: Reason) {
+        self.in_flight.add(-signed(spans));
+        self.gone(spans, reason);
+    }
+
+    /// From memory to the disk.
+    pub fn spilled(&self, spans: usize) {
+        self.in_flight.add(-signed(spans));
+        self.spilled.add(signed(spans));
+    }
+
+    /// Back again.
+    pub fn fetched(&self, spans: usize) {
+        self.spilled.add(-signed(spans));
+        self.in_flight.add(signed(spans));
+    }
+
+    /// Dropped while they lay on the disk.
+    pub fn erased(&self, spans: usize, reason: Reason) {
+        self.spilled.add(-signed(spans));
+        self.gone(spans, reason);
+    }
+
+    /// What another process left on the disk, and what of it cannot be read.
+    pub fn recovered(&self, spans: usize, lost: usize) {
+        self.recovered.add((spans + lost) as u64);
+        self.spilled.add(signed(spans + lost));
+        self.erased(lost, Reason::SpillLost);
+    }
+
+    /// What must never happen, for the test that would see it.
+    #[cfg(feature = "fuzzing")]
+    pub fn denied(&self, spans: usize) {
+        self.in_flight.add(-signed(spans));
+    }
+
+    fn gone(&self, spans: usize, reason: Reason) {
         if let Some((_, counter)) = self.dropped.iter().find(|(of, _)| *of == reason) {
             counter.add(spans as u64);
         }
-        self.in_flight.add(-signed(spans));
     }
 }
 

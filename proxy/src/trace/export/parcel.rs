@@ -5,13 +5,15 @@
 use bytes::Bytes;
 
 use super::json::{self, Resource};
-use super::protobuf;
+use super::{protobuf, zipkin};
 use crate::trace::attributes::Told;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     Protobuf,
     Json,
+    /// Zipkin's JSON, version 2.
+    Zipkin,
 }
 
 #[derive(Debug, Default)]
@@ -22,10 +24,11 @@ pub struct Parcel {
 }
 
 /// What all requests to a destination have in common.
+#[derive(Debug, PartialEq, Eq)]
 pub struct Envelope {
     format: Format,
     head: Vec<u8>,
-    /// In protobuf the scope, which has a length of its own.
+    /// In protobuf the scope, which has a length of its own; for Zipkin what every span says of the service.
     scope: Vec<u8>,
 }
 
@@ -47,6 +50,17 @@ impl Parcel {
     pub fn push(&mut self, span: &[u8]) {
         self.spans.extend_from_slice(span);
         self.ends.push(self.spans.len());
+    }
+
+    /// The spans one behind the other, and where each ends.
+    pub fn parts(&self) -> (&[u8], &[usize]) {
+        (&self.spans, &self.ends)
+    }
+
+    /// From its parts, if they fit.
+    pub fn of(spans: Vec<u8>, ends: Vec<usize>) -> Option<Self> {
+        let fits = ends.is_sorted() && ends.last().copied().unwrap_or(0) == spans.len();
+        fits.then_some(Self { spans, ends })
     }
 
     /// `None` for a single span.
@@ -71,12 +85,25 @@ impl Envelope {
                 json::encode(&mut head, resource, std::iter::empty());
                 head.truncate(head.len().saturating_sub(JSON_END.len()));
             }
+            Format::Zipkin => {
+                head.push(b'[');
+                zipkin::service(&mut scope, resource);
+            }
         }
         Self { format, head, scope }
     }
 
     pub fn format(&self) -> Format {
         self.format
+    }
+
+    /// The format, and what stands around the spans.
+    pub fn parts(&self) -> (Format, &[u8], &[u8]) {
+        (self.format, &self.head, &self.scope)
+    }
+
+    pub fn of(format: Format, head: Vec<u8>, scope: Vec<u8>) -> Self {
+        Self { format, head, scope }
     }
 
     /// One span as it lies in a parcel.
@@ -87,6 +114,10 @@ impl Envelope {
                 out.push(b',');
                 json::entry(out, told);
             }
+            Format::Zipkin => {
+                out.push(b',');
+                zipkin::entry(out, &self.scope, told);
+            }
         }
     }
 
@@ -95,10 +126,10 @@ impl Envelope {
         let mut body = Vec::with_capacity(self.head.len() + self.scope.len() + parcel.spans.len() + AROUND);
         match self.format {
             Format::Protobuf => protobuf::request(&mut body, &self.head, &self.scope, &parcel.spans),
-            Format::Json => {
+            Format::Json | Format::Zipkin => {
                 body.extend_from_slice(&self.head);
                 body.extend_from_slice(parcel.spans.strip_prefix(b",").unwrap_or(&parcel.spans));
-                body.extend_from_slice(JSON_END);
+                body.extend_from_slice(if self.format == Format::Json { JSON_END } else { b"]" });
             }
         }
         body.into()
@@ -106,10 +137,23 @@ impl Envelope {
 }
 
 impl Format {
+    /// In a file.
+    pub fn number(self) -> u8 {
+        match self {
+            Format::Protobuf => 1,
+            Format::Json => 2,
+            Format::Zipkin => 3,
+        }
+    }
+
+    pub fn numbered(number: u8) -> Option<Self> {
+        [Format::Protobuf, Format::Json, Format::Zipkin].into_iter().find(|format| format.number() == number)
+    }
+
     pub fn content_type(self) -> &'static str {
         match self {
             Format::Protobuf => "application/x-protobuf",
-            Format::Json => "application/json",
+            Format::Json | Format::Zipkin => "application/json",
         }
     }
 }

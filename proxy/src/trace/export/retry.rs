@@ -54,6 +54,14 @@ pub enum Reason {
     Expired,
     /// The proxy ended.
     Ended,
+    /// The disk held as much as it may, and they were the oldest on it.
+    SpillFull,
+    /// The disk did not take them.
+    SpillFailed,
+    /// What the disk gave back was not what had been written.
+    SpillLost,
+    /// A file or stream could not be written.
+    WriteFailed,
 }
 
 /// What is known of the spans and of the destination.
@@ -127,12 +135,12 @@ pub fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
 }
 
 /// When a connection is to be made anew, so that not all proxies hang on one of several receivers.
-pub fn lifetime(rng: &mut impl Rng) -> Duration {
-    Duration::from_secs_f64(rng.random_range(300.0..=600.0))
+pub fn lifetime(least: Duration, rng: &mut impl Rng) -> Duration {
+    least.mul_f64(rng.random_range(1.0..=2.0))
 }
 
 impl Reason {
-    pub const ALL: [Reason; 7] = [
+    pub const ALL: [Reason; 11] = [
         Reason::QueueFull,
         Reason::TooLarge,
         Reason::Refused,
@@ -140,6 +148,10 @@ impl Reason {
         Reason::Garbled,
         Reason::Expired,
         Reason::Ended,
+        Reason::SpillFull,
+        Reason::SpillFailed,
+        Reason::SpillLost,
+        Reason::WriteFailed,
     ];
 
     pub fn name(self) -> &'static str {
@@ -151,6 +163,10 @@ impl Reason {
             Reason::Garbled => "bad_answer",
             Reason::Expired => "expired",
             Reason::Ended => "ended",
+            Reason::SpillFull => "spill_full",
+            Reason::SpillFailed => "spill_failed",
+            Reason::SpillLost => "spill_lost",
+            Reason::WriteFailed => "write_failed",
         }
     }
 }
@@ -257,7 +273,7 @@ mod tests {
     #[test]
     fn a_connection_lives_five_to_ten_minutes() {
         let mut rng = StdRng::seed_from_u64(3);
-        let lives: Vec<_> = (0..100).map(|_| lifetime(&mut rng).as_secs()).collect();
+        let lives: Vec<_> = (0..100).map(|_| lifetime(Duration::from_secs(300), &mut rng).as_secs()).collect();
         assert!(lives.iter().all(|life| (300..=600).contains(life)) && lives.iter().any(|life| *life != lives[0]));
     }
 }

@@ -2,15 +2,15 @@
 //! here is who asks it, waits, counts every span once, and says once when a destination fails or works again.
 //!
 //! ```text
-//!   queue ──▶ send ──▶ taken ─────────────▶ exported, rejected
-//!              ▲  └──▶ failed ─▶ again ─▶ pause ─┐
-//!              │          ├────▶ halve ──────────┤
-//!              └──────────┼──────────────────────┘
-//!                         └────▶ drop ────▶ dropped, by reason
+//!   source ──▶ send ──▶ taken ─────────────▶ exported, rejected
+//!               ▲  └──▶ failed ─▶ again ─▶ pause ─┐
+//!               │          ├────▶ halve ──────────┤
+//!               └──────────┼──────────────────────┘
+//!                          └────▶ drop ────▶ dropped, by reason, or to the disk when it was tried for too long
 //! ```
 
 use std::fmt;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -20,17 +20,18 @@ use super::answer::Taken;
 use super::grpc::Grpc;
 use super::http::Http;
 use super::ledger::Ledger;
-use super::parcel::Parcel;
-use super::queue::Queue;
+use super::parcel::{Envelope, Parcel};
 use super::retry::{self, Failure, Fate, Limits, Reason, Tries};
+use super::source::{Done, Load, Origin, Source};
 
 pub struct Sender {
     pub name: String,
-    pub queue: Rc<Queue>,
+    pub source: Source,
+    pub envelope: Arc<Envelope>,
     pub receiver: Receiver,
     pub timeout: Duration,
     pub limits: Limits,
-    pub ledger: Rc<Ledger>,
+    pub ledger: Arc<Ledger>,
     pub end: End,
     pub health: Health,
 }
@@ -45,28 +46,43 @@ pub enum Receiver {
 pub struct End(pub watch::Receiver<Option<Instant>>);
 
 impl Sender {
-    /// To the end of the queue.
+    /// To the end of the source.
     pub async fn run(mut self) {
-        while let Some(parcel) = self.queue.next().await {
-            let size = parcel.size();
-            self.bring(parcel).await;
-            self.queue.release(size);
+        while let Some(load) = self.source.next(&mut self.end.clone()).await {
+            let Load { parcel, from } = load;
+            let (size, spans) = (parcel.size(), parcel.len());
+            let envelope = match &from {
+                Origin::Queue => self.envelope.clone(),
+                Origin::Disk(_, envelope) => envelope.clone(),
+            };
+            let rest = match envelope.format() == self.envelope.format() {
+                true => self.bring(parcel, &envelope).await,
+                // Written before the configuration was changed.
+                false => {
+                    self.ledger.dropped(spans, Reason::SpillLost);
+                    Vec::new()
+                }
+            };
+            let done = Done { from, size, spans, rest, ended: self.end.is_over() };
+            self.source.close(done, &envelope, &self.ledger).await;
         }
     }
 
-    async fn bring(&mut self, parcel: Parcel) {
+    /// Gives back what is still to be sent, if it should be.
+    async fn bring(&mut self, parcel: Parcel, envelope: &Envelope) -> Vec<Parcel> {
         let mut end = self.end.clone();
         let first = Instant::now();
         let mut left = vec![(parcel, false)];
+        let mut rest = Vec::new();
         while let Some((parcel, halved)) = left.pop() {
             let spans = parcel.len();
             let outcome = tokio::select! {
                 biased;
                 () = end.come() => {
-                    self.ledger.dropped(spans, Reason::Ended);
+                    rest.push(parcel);
                     continue;
                 }
-                outcome = self.receiver.send(&parcel, self.timeout) => outcome,
+                outcome = self.receiver.send(&parcel, envelope, self.timeout) => outcome,
             };
             let failure = match outcome {
                 Ok(Taken { rejected, message }) => {
@@ -81,6 +97,7 @@ impl Sender {
             let tries = Tries { spans, spent: first.elapsed(), halved, failures };
             let (fate, pause) = retry::judge(&failure, tries, &self.limits, &mut rand::rng());
             match fate {
+                Fate::Drop(Reason::Expired) if self.source.has_disk() => rest.push(parcel),
                 Fate::Drop(reason) => self.ledger.dropped(spans, reason),
                 Fate::Again => left.push((parcel, halved)),
                 Fate::Halve => match parcel.halves() {
@@ -90,21 +107,26 @@ impl Sender {
             }
             end.pause(pause).await;
         }
+        rest
     }
 }
 
 impl Receiver {
     /// What is under way when the time is up is given up with its connection.
-    async fn send(&mut self, parcel: &Parcel, limit: Duration) -> Result<Taken, Failure> {
+    async fn send(&mut self, parcel: &Parcel, envelope: &Envelope, limit: Duration) -> Result<Taken, Failure> {
         let outcome = match self {
-            Receiver::Http(http) => timeout(limit, http.send(parcel)).await,
-            Receiver::Grpc(grpc) => timeout(limit, grpc.send(parcel, limit)).await,
+            Receiver::Http(http) => timeout(limit, http.send(parcel, envelope)).await,
+            Receiver::Grpc(grpc) => timeout(limit, grpc.send(parcel, envelope, limit)).await,
         };
         outcome.unwrap_or(Err(Failure::Silent))
     }
 }
 
 impl End {
+    pub fn is_over(&self) -> bool {
+        self.0.borrow().is_some_and(|at| Instant::now() >= at)
+    }
+
     /// The time is up.
     pub async fn come(&mut self) {
         match self.known().await {

@@ -1,6 +1,6 @@
 //! Destinations as the exporter is given them: checked, with their TLS set up, and not yet at work.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use http::Uri;
 use http::header::{HeaderMap, HeaderName};
@@ -12,24 +12,26 @@ use super::grpc::Grpc;
 use super::http::Http;
 use super::ledger::Ledger;
 use super::parcel::{Envelope, Format};
-use super::queue::Queue;
 use super::retry::Limits;
 use super::sender::{End, Health, Receiver, Sender};
+use super::source::Source;
 use crate::config::{
-    self, Compression, Delivery, Endpoint, HeaderField, OtlpEncoding, OtlpGrpc, OtlpHttp, Target, UpstreamTls,
+    self, Compression, Delivery, Endpoint, HeaderField, Only, OtlpEncoding, OtlpGrpc, OtlpHttp, Target, UpstreamTls,
+    Zipkin,
 };
 use crate::identity::certs::{CertificateError, PairFiles};
 use crate::identity::tls;
 use crate::telemetry::sink;
 
 pub enum Destination {
-    Lines { name: String, target: sink::Target },
+    Lines { name: String, only: Only, target: sink::Target },
     Remote(Box<Remote>),
 }
 
 /// A receiver on the network.
 pub struct Remote {
     pub name: String,
+    pub only: Only,
     pub format: Format,
     pub delivery: Delivery,
     protocol: Protocol,
@@ -52,33 +54,32 @@ pub enum SettingsError {
 
 impl Destination {
     pub fn new(config: &config::Destination) -> Result<Self, SettingsError> {
-        let name = config.name.clone();
+        let (name, only) = (config.name.clone(), config.only.clone());
         Ok(match &config.to {
-            Target::File(path) => Self::Lines { name, target: sink::Target::File(path.clone()) },
-            Target::Stdout => Self::Lines { name, target: sink::Target::Stdout },
-            Target::OtlpHttp(to) => Self::Remote(Box::new(over_http(name, to, &config.delivery)?)),
-            Target::OtlpGrpc(to) => Self::Remote(Box::new(over_grpc(name, to, &config.delivery)?)),
+            Target::File(path) => Self::Lines { name, only, target: sink::Target::File(path.clone()) },
+            Target::Stdout => Self::Lines { name, only, target: sink::Target::Stdout },
+            Target::OtlpHttp(to) => Self::Remote(Box::new(over_http(name, only, to, &config.delivery)?)),
+            Target::OtlpGrpc(to) => Self::Remote(Box::new(over_grpc(name, only, to, &config.delivery)?)),
+            Target::Zipkin(to) => Self::Remote(Box::new(over_zipkin(name, only, to, &config.delivery)?)),
         })
     }
 }
 
 impl Remote {
-    pub fn sender(self, envelope: Rc<Envelope>, queue: Rc<Queue>, ledger: Rc<Ledger>, end: End) -> Sender {
+    pub fn sender(self, envelope: Arc<Envelope>, source: Source, ledger: Arc<Ledger>, end: End) -> Sender {
         let Self { name, delivery, protocol, dial, fields, gzip, .. } = self;
         let fields = self::fields(&fields);
         let receiver = match protocol {
-            Protocol::Http { path } => Receiver::Http(Http { dial, path, fields, gzip, envelope, connection: None }),
-            Protocol::Grpc { origin } => {
-                Receiver::Grpc(Grpc { dial, origin, fields, gzip, envelope, connection: None })
-            }
+            Protocol::Http { path } => Receiver::Http(Http { dial, path, fields, gzip, connection: None }),
+            Protocol::Grpc { origin } => Receiver::Grpc(Grpc { dial, origin, fields, gzip, connection: None }),
         };
         let Delivery { timeout, backoff, backoff_max, give_up, .. } = delivery;
         let limits = Limits { backoff, backoff_max, give_up };
-        Sender { name, queue, receiver, timeout, limits, ledger, end, health: Health::default() }
+        Sender { name, source, envelope, receiver, timeout, limits, ledger, end, health: Health::default() }
     }
 }
 
-fn over_http(name: String, to: &OtlpHttp, delivery: &Delivery) -> Result<Remote, SettingsError> {
+fn over_http(name: String, only: Only, to: &OtlpHttp, delivery: &Delivery) -> Result<Remote, SettingsError> {
     // OTLP specification, "Endpoint URLs for OTLP/HTTP": a general endpoint is a base, one for traces is taken as it is.
     let (endpoint, path) = match (&to.endpoint, &to.traces_endpoint) {
         (Some(base), _) => (base, format!("{}/v1/traces", base.path.trim_end_matches('/'))),
@@ -94,24 +95,40 @@ fn over_http(name: String, to: &OtlpHttp, delivery: &Delivery) -> Result<Remote,
         },
         delivery: delivery.clone(),
         protocol,
-        dial: dial(&name, endpoint, to.tls.as_ref(), b"http/1.1")?,
+        dial: dial(&name, endpoint, to.tls.as_ref(), b"http/1.1", delivery)?,
         fields: to.headers.clone(),
         gzip: to.compression == Compression::Gzip,
         name,
+        only,
     })
 }
 
-fn over_grpc(name: String, to: &OtlpGrpc, delivery: &Delivery) -> Result<Remote, SettingsError> {
+fn over_zipkin(name: String, only: Only, to: &Zipkin, delivery: &Delivery) -> Result<Remote, SettingsError> {
+    let path = if matches!(to.endpoint.path.as_str(), "" | "/") { "/api/v2/spans" } else { &to.endpoint.path };
+    Ok(Remote {
+        format: Format::Zipkin,
+        delivery: delivery.clone(),
+        protocol: Protocol::Http { path: uri(&name, path)? },
+        dial: dial(&name, &to.endpoint, to.tls.as_ref(), b"http/1.1", delivery)?,
+        fields: to.headers.clone(),
+        gzip: to.compression == Compression::Gzip,
+        name,
+        only,
+    })
+}
+
+fn over_grpc(name: String, only: Only, to: &OtlpGrpc, delivery: &Delivery) -> Result<Remote, SettingsError> {
     let origin = Endpoint { path: String::new(), ..to.endpoint.clone() };
     let protocol = Protocol::Grpc { origin: uri(&name, &origin.to_string())? };
     Ok(Remote {
         format: Format::Protobuf,
         delivery: delivery.clone(),
         protocol,
-        dial: dial(&name, &to.endpoint, to.tls.as_ref(), b"h2")?,
+        dial: dial(&name, &to.endpoint, to.tls.as_ref(), b"h2", delivery)?,
         fields: to.headers.clone(),
         gzip: to.compression == Compression::Gzip,
         name,
+        only,
     })
 }
 
@@ -120,10 +137,16 @@ fn uri(name: &str, text: &str) -> Result<Uri, SettingsError> {
         .map_err(|error| SettingsError::Unusable(format!("destination {name}: `{text}` cannot be used: {error}")))
 }
 
-fn dial(name: &str, endpoint: &Endpoint, tls: Option<&UpstreamTls>, alpn: &[u8]) -> Result<Dial, SettingsError> {
-    let endpoint = endpoint.clone();
+fn dial(
+    name: &str,
+    endpoint: &Endpoint,
+    tls: Option<&UpstreamTls>,
+    alpn: &[u8],
+    delivery: &Delivery,
+) -> Result<Dial, SettingsError> {
+    let (endpoint, renew) = (endpoint.clone(), delivery.renew);
     if !endpoint.secure {
-        return Ok(Dial { endpoint, tls: None });
+        return Ok(Dial { endpoint, tls: None, renew });
     }
     let (mut root, mut pair, mut server) = (None, None, endpoint.address.host.clone());
     if let Some(tls) = tls {
@@ -139,7 +162,7 @@ fn dial(name: &str, endpoint: &Endpoint, tls: Option<&UpstreamTls>, alpn: &[u8])
         ))
     })?;
     let config = tls::client_config(root, pair.as_ref(), &[alpn]).map_err(SettingsError::Certificate)?;
-    Ok(Dial { endpoint, tls: Some((TlsConnector::from(config), server)) })
+    Ok(Dial { endpoint, tls: Some((TlsConnector::from(config), server)), renew })
 }
 
 /// A field whose variable is not set was warned about, and is left out.
