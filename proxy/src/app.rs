@@ -11,6 +11,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -31,6 +32,7 @@ use crate::telemetry::sink;
 use crate::trace::export::Exporter;
 use crate::trace::export::json::Resource;
 use crate::trace::export::settings::{Destination, SettingsError};
+use crate::trace::redact::Redactor;
 use crate::worker::run::{self, Plan, Stop};
 
 /// A proxy that runs in threads of this process.
@@ -52,10 +54,19 @@ pub struct Bound {
 #[derive(Debug)]
 pub enum StartError {
     Config(Vec<Problem>),
-    Bind { what: String, address: SocketAddr, error: io::Error },
+    Bind {
+        what: String,
+        address: SocketAddr,
+        error: io::Error,
+    },
     Certificate(CertificateError),
-    Upstream { name: String, text: String },
+    Upstream {
+        name: String,
+        text: String,
+    },
     Destination(String),
+    /// The key that secrets are hashed with.
+    Key(PathBuf, String),
     Handover(HandoverError),
     Log(String),
     System(io::Error),
@@ -126,9 +137,10 @@ impl Parts {
             LogTarget::File(path) => Some(sink::Target::File(path.clone())),
         };
         let memory = system::memory::MemoryWatch::new();
+        let redactor = redactor(config)?;
         Ok(Self {
-            access_log: AccessLog::open(target, registry).map_err(StartError::System)?,
-            exporter: exporter(config, registry)?,
+            access_log: AccessLog::open(target, redactor.clone(), registry).map_err(StartError::System)?,
+            exporter: exporter(config, redactor, registry)?,
             tls: tls::Configured::new(config)?,
             shared: Shared::new(memory.clone(), config.limits.pipe_bytes, window_bytes(config)),
             memory,
@@ -148,7 +160,17 @@ fn window_bytes(config: &Config) -> usize {
         .map_or(config.limits.window_bytes, |spare: usize| config.limits.window_bytes.min(spare))
 }
 
-fn exporter(config: &Config, registry: &Registry) -> Result<Option<Exporter>, StartError> {
+fn redactor(config: &Config) -> Result<Redactor, StartError> {
+    let rules = &config.policy.redaction;
+    let key = rules.hash_key_file.as_ref().map(|path| match std::fs::read(path) {
+        Ok(key) if key.trim_ascii().is_empty() => Err(StartError::Key(path.clone(), "is empty".into())),
+        Ok(key) => Ok(key.trim_ascii().to_vec()),
+        Err(error) => Err(StartError::Key(path.clone(), format!("cannot be read: {error}"))),
+    });
+    Ok(Redactor::new(rules, key.transpose()?.as_deref()))
+}
+
+fn exporter(config: &Config, redactor: Redactor, registry: &Registry) -> Result<Option<Exporter>, StartError> {
     if config.policy.destinations.is_empty() {
         return Ok(None);
     }
@@ -188,7 +210,7 @@ fn exporter(config: &Config, registry: &Registry) -> Result<Option<Exporter>, St
         }
     }
     let resource = Resource(resource);
-    Exporter::start(destinations, resource, registry).map(Some).map_err(StartError::System)
+    Exporter::start(destinations, resource, redactor, registry).map(Some).map_err(StartError::System)
 }
 
 /// A UUID of version 4 (RFC 9562 section 5.4).
@@ -338,6 +360,7 @@ impl fmt::Display for StartError {
             Self::Certificate(error) => write!(f, "{error}"),
             Self::Upstream { name, text } => write!(f, "upstream {name}: {text}"),
             Self::Destination(text) => write!(f, "{text}"),
+            Self::Key(path, why) => write!(f, "policy.redaction.hashKeyFile: {} {why}", path.display()),
             Self::Handover(error) => write!(f, "taking over from the running proxy failed: {error}"),
             Self::Log(text) => write!(f, "the log cannot start: {text}"),
             Self::System(error) => write!(f, "{error}"),

@@ -43,8 +43,8 @@ pub use model::{
     AccessLog, Admin, Config, Drain, Handover, Limits, LogFormat, LogTarget, Metrics, Node, Role, Status, Telemetry,
 };
 pub use policy::{
-    Compression, Delivery, Destination, Format, HeaderField, OtlpEncoding, OtlpGrpc, OtlpHttp, Policy, Propagation,
-    Target, Untraced,
+    Compression, Delivery, Destination, Format, HeaderField, OtlpEncoding, OtlpGrpc, OtlpHttp, Pattern, Policy,
+    Propagation, Redaction, Target, Untraced,
 };
 pub use problem::{Place, Problem};
 pub use reference::reference;

@@ -21,6 +21,8 @@ section! {
         untraced: Vec<Untraced> = vec![Untraced::Probes, Untraced::Scrapes, Untraced::Exports],
         /// Which traces are kept.
         sampling: Sampling = Sampling::default(),
+        /// What is taken out of spans and of the access log before they leave the process.
+        redaction: Redaction = Redaction::default(),
         /// Where spans go. Left out: where the variables of OpenTelemetry say, `OTEL_EXPORTER_OTLP_ENDPOINT` and its relatives; nowhere without them.
         destinations: Vec<Destination> = Vec::new(),
     }
@@ -93,6 +95,33 @@ words! {
         Binary = "binary",
         /// OpenTracing's `ot-tracer-*`.
         Ottrace = "ottrace",
+    }
+}
+
+section! {
+    /// What is taken out of spans and of the access log. In its place stands `REDACTED`. The values of query parameters that
+    /// OpenTelemetry's conventions list (signatures and credentials of AWS, Azure and Google), and the user of a URL, go in any case.
+    pub struct Redaction: Default {
+        /// More query parameters whose values go. As they are meant: `%61` is `a`; upper case is not lower case.
+        query: Vec<String> = Vec::new(),
+        /// What goes wherever it stands: in paths, queries, user agents, request ids and captured headers.
+        patterns: Vec<Pattern> = vec![Pattern::Cards, Pattern::Emails, Pattern::Bearers, Pattern::Jwts],
+        /// A file with a key. With it, `hmac-` and sixteen digits of the secret's HMAC-SHA256 stand in place of `REDACTED`, so that one sees which secrets are the same. What goes in any case becomes `REDACTED` all the same.
+        hash_key_file: Option<PathBuf>,
+    }
+}
+
+words! {
+    /// What goes wherever it stands.
+    pub enum Pattern {
+        /// Numbers of cards: 13 to 19 digits, in one or in groups, that hold by Luhn's sum.
+        Cards = "cards",
+        /// E-mail addresses.
+        Emails = "emails",
+        /// What follows the word `Bearer`.
+        Bearers = "bearers",
+        /// JSON Web Tokens.
+        Jwts = "jwts",
     }
 }
 

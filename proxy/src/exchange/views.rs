@@ -23,6 +23,7 @@ pub(super) fn write(exchange: &Exchange, flag: Flag, ended: Instant) {
 fn fill(line: &mut Object, exchange: &Exchange, record: &Record, flag: Flag, ended: Instant) {
     let connection = &exchange.connection;
     let clock = &connection.worker.clock;
+    let redactor = connection.worker.access_log.redactor();
     line.time("time", UNIX_EPOCH + Duration::from_nanos(clock.unix_nanos(exchange.opened)));
     line.text("listener", &connection.listener.name);
     line.address("peer", connection.peer);
@@ -36,10 +37,10 @@ fn fill(line: &mut Object, exchange: &Exchange, record: &Record, flag: Flag, end
                 line.text("method", method.as_str());
             }
             if let Some(path) = &request.path {
-                line.text("path", path.path());
+                line.bytes("path", &redactor.text(path.path().as_bytes()));
             }
             if let Some(host) = &request.host {
-                line.bytes("host", host.as_bytes());
+                line.bytes("host", &redactor.authority(host.as_bytes()));
             }
         }
         None => line.text("protocol", "TCP"),
@@ -75,7 +76,7 @@ fn fill(line: &mut Object, exchange: &Exchange, record: &Record, flag: Flag, end
         line.id("spanId", span);
     }
     if let Some(id) = &record.notes.request_id {
-        line.bytes("requestId", id.as_bytes());
+        line.bytes("requestId", &redactor.text(id.as_bytes()));
     }
 }
 

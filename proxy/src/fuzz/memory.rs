@@ -26,6 +26,7 @@ use crate::sniffing::{self, Sniffed};
 use crate::system::memory::MemoryWatch;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Registry;
+use crate::trace::redact::Redactor;
 use crate::worker::Worker;
 use crate::worker::listener::Listener;
 use crate::worker::run::{self, Plan, Stop};
@@ -109,7 +110,7 @@ impl Proxy {
             acceptors: HashMap::new(),
             tls: HashMap::new(),
             addresses: HashMap::new(),
-            access_log: AccessLog::open(None, &registry).expect("no log, no thread"),
+            access_log: AccessLog::open(None, Redactor::default(), &registry).expect("no log, no thread"),
             registry,
             spans: None,
             heartbeat: Health::new().heartbeat("worker"),

@@ -9,21 +9,28 @@ use std::time::Duration;
 use super::json::{self, Object};
 use super::metrics::Registry;
 use super::sink::{Limits, Sink, Target};
+use crate::trace::redact::Redactor;
 
 /// The access log; one clone per worker. Without a target nothing is built and nothing written.
 pub struct AccessLog {
     sink: Option<Sink>,
+    redactor: Redactor,
     buffer: RefCell<Vec<u8>>,
 }
 
 impl AccessLog {
-    pub fn open(target: Option<Target>, registry: &Registry) -> io::Result<AccessLog> {
+    pub fn open(target: Option<Target>, redactor: Redactor, registry: &Registry) -> io::Result<AccessLog> {
         let open = |target| Sink::open("access", target, Limits::default(), registry);
-        Ok(AccessLog { sink: target.map(open).transpose()?, buffer: RefCell::default() })
+        Ok(AccessLog { sink: target.map(open).transpose()?, redactor, buffer: RefCell::default() })
     }
 
     pub fn is_on(&self) -> bool {
         self.sink.is_some()
+    }
+
+    /// What is taken out of what comes from outside.
+    pub fn redactor(&self) -> &Redactor {
+        &self.redactor
     }
 
     /// Writes one line; `fill` gives its fields and is not called when the log is off. For what comes from outside use
@@ -53,7 +60,7 @@ impl AccessLog {
 
 impl Clone for AccessLog {
     fn clone(&self) -> AccessLog {
-        AccessLog { sink: self.sink.clone(), buffer: RefCell::default() }
+        AccessLog { sink: self.sink.clone(), redactor: self.redactor.clone(), buffer: RefCell::default() }
     }
 }
 
@@ -72,7 +79,8 @@ mod tests {
     #[test]
     fn lines_are_json_whatever_the_path_says() {
         let dir = TestDir::new("access-log");
-        let log = AccessLog::open(Some(Target::File(dir.join("log"))), &Registry::new()).expect("open");
+        let log =
+            AccessLog::open(Some(Target::File(dir.join("log"))), Redactor::default(), &Registry::new()).expect("open");
         let worker = log.clone();
         assert!(worker.write(|line| {
             line.time("time", std::time::UNIX_EPOCH);
@@ -91,7 +99,7 @@ mod tests {
 
     #[test]
     fn off_is_free() {
-        let log = AccessLog::open(None, &Registry::new()).expect("open");
+        let log = AccessLog::open(None, Redactor::default(), &Registry::new()).expect("open");
         assert!(!log.is_on());
         assert!(log.write(|_| panic!("not built")));
         assert!(log.push("x".into()) && log.flush(Duration::ZERO));
@@ -100,7 +108,8 @@ mod tests {
     #[test]
     fn a_line_within_a_line_is_two_lines() {
         let dir = TestDir::new("access-log-nested");
-        let log = AccessLog::open(Some(Target::File(dir.join("log"))), &Registry::new()).expect("open");
+        let log =
+            AccessLog::open(Some(Target::File(dir.join("log"))), Redactor::default(), &Registry::new()).expect("open");
         log.write(|outer| {
             log.write(|inner| inner.number("inner", 1));
             outer.number("outer", 2);

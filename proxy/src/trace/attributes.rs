@@ -6,7 +6,6 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 
 use super::propagate::Format;
-use super::redact;
 use super::span::{Batch, Cause, Kind, Protocol, RouteSource, Span};
 use super::trust::Inferred;
 use crate::error::{Fault, GrpcStatus};
@@ -89,7 +88,6 @@ impl<'a> Told<'a> {
             }
         }
         let (path, query) = (batch.text(span.path), batch.text(span.query));
-        let query = redact::query(&query);
         let scheme = if span.secure { "https" } else { "http" };
         match span.kind {
             Kind::Client => {
@@ -237,11 +235,11 @@ impl<'a> Told<'a> {
         match self.batch.text(self.span.host) {
             host if host.is_empty() => (reached.ip().to_canonical().to_string().into(), reached.port()),
             Cow::Borrowed(host) => {
-                let (address, port) = split(host);
+                let (address, port) = split(without_user(host));
                 (address.into(), port.unwrap_or(default))
             }
             Cow::Owned(host) => {
-                let (address, port) = split(&host);
+                let (address, port) = split(without_user(&host));
                 (address.to_owned().into(), port.unwrap_or(default))
             }
         }
@@ -250,6 +248,10 @@ impl<'a> Told<'a> {
     fn destination(&self) -> SocketAddr {
         self.span.server
     }
+}
+
+fn without_user(authority: &str) -> &str {
+    authority.rsplit_once('@').map_or(authority, |(_, host)| host)
 }
 
 /// Host and port of an authority. A name that is no name is the whole of it.
@@ -396,7 +398,7 @@ mod tests {
             [
                 "http.request.method=GET",
                 "url.path=/a",
-                "url.query=q=1&sig=REDACTED",
+                "url.query=q=1&sig=x",
                 "url.scheme=http",
                 "client.address=10.0.0.9",
                 "user_agent.original=curl",
@@ -413,7 +415,7 @@ mod tests {
         let (_, _, lines) = told(Kind::Client, |span, _| {
             (span.resent, span.cause) = (2, Some(Cause::Status(503)));
         });
-        assert!(lines.contains(&"url.full=http://shop:81/a?q=1&sig=REDACTED".into()), "{lines:?}");
+        assert!(lines.contains(&"url.full=http://shop:81/a?q=1&sig=x".into()), "{lines:?}");
         assert!(lines.contains(&"http.request.resend_count=2".into()), "{lines:?}");
         assert!(lines.contains(&"spanmesh.attempt.cause=503".into()), "{lines:?}");
         assert!(!lines.iter().any(|line| line.starts_with("client.") || line.starts_with("url.path")), "{lines:?}");

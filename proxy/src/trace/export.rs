@@ -34,6 +34,7 @@ use self::retry::Reason;
 use self::sender::End;
 use self::settings::{Destination, Remote};
 use super::attributes::Told;
+use super::redact::Redactor;
 use super::span::Batch;
 use crate::config::Delivery;
 use crate::telemetry::metrics::{AnyThread, Counter, Gauge, Registry, Shard, family};
@@ -114,7 +115,12 @@ pub struct Exporter {
 
 impl Exporter {
     /// `resource` is what all spans have in common.
-    pub fn start(destinations: Vec<Destination>, resource: json::Resource, registry: &Registry) -> io::Result<Self> {
+    pub fn start(
+        destinations: Vec<Destination>,
+        resource: json::Resource,
+        redactor: Redactor,
+        registry: &Registry,
+    ) -> io::Result<Self> {
         let (batches, queue) = mpsc::channel(QUEUE);
         let (mut files, mut remotes) = (Vec::new(), Vec::new());
         for destination in destinations {
@@ -141,7 +147,7 @@ impl Exporter {
                 let mut senders = JoinSet::new();
                 let remotes = remotes.into_iter();
                 let outlets = remotes.map(|remote| Outlet::open(remote, &resource, &registry, &told, &mut senders));
-                let mut work = Work { files, outlets: outlets.collect(), resource, in_flight, ended: late };
+                let mut work = Work { files, outlets: outlets.collect(), resource, redactor, in_flight, ended: late };
                 work.run(queue, End(told)).await;
                 work.close();
                 while senders.join_next().await.is_some() {}
@@ -176,6 +182,7 @@ struct Work {
     files: Vec<Lines>,
     outlets: Vec<Outlet>,
     resource: json::Resource,
+    redactor: Redactor,
     in_flight: Gauge<AnyThread>,
     /// Spans that nobody was given when the time was up.
     ended: Counter<AnyThread>,
@@ -189,7 +196,10 @@ impl Work {
             let aged = self.outlets.iter().filter_map(Outlet::due).min();
             tokio::select! {
                 batch = queue.recv() => match batch {
-                    Some(batch) => self.take(&batch, &mut scratch),
+                    Some(mut batch) => {
+                        self.redactor.redact(&mut batch);
+                        self.take(&batch, &mut scratch);
+                    }
                     None => return,
                 },
                 () = sleep_until(aged.unwrap_or_else(Instant::now).into()), if aged.is_some() => {

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::time::Duration;
 
 use spanmesh_proto::{SpanId, TraceId};
@@ -133,6 +134,14 @@ pub struct Words {
     length: u32,
 }
 
+/// What a word is a part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Host,
+    Query,
+    Text,
+}
+
 /// Spans that are handed over together.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -143,11 +152,26 @@ pub struct Batch {
 impl Batch {
     /// Takes down a word for spans of this batch, as much of it as `limit` bytes.
     pub fn word(&mut self, word: &[u8], limit: usize) -> Words {
-        let word = word.get(..limit).unwrap_or(word);
-        let from = u32::try_from(self.text.len());
-        let (Ok(from), Ok(length)) = (from, u32::try_from(word.len())) else { return Words::default() };
-        self.text.extend_from_slice(word);
-        Words { from, length }
+        put(&mut self.text, word.get(..limit).unwrap_or(word))
+    }
+
+    /// Says words otherwise: `change` is asked once for each, and gives `None` for one that stays. Spans of one request
+    /// share theirs.
+    pub fn rewrite(&mut self, mut change: impl FnMut(Part, &[u8]) -> Option<Vec<u8>>) {
+        let Self { spans, text } = self;
+        let mut known = [(Words::default(), Words::default()); PARTS];
+        for span in spans {
+            for ((part, words), (before, after)) in span.words_mut().into_iter().zip(&mut known) {
+                if words.is_empty() {
+                    continue;
+                }
+                if words != before {
+                    let said = text.get(words.range()).and_then(|word| change(part, word));
+                    (*before, *after) = (*words, said.map_or(*words, |said| put(text, &said)));
+                }
+                *words = *after;
+            }
+        }
     }
 
     pub fn push(&mut self, span: Span) {
@@ -173,12 +197,41 @@ impl Batch {
 
     /// A span's word. It may come from outside: what is no UTF-8 is replaced.
     pub fn text(&self, words: Words) -> Cow<'_, str> {
-        let from = words.from as usize;
-        String::from_utf8_lossy(self.text.get(from..from.saturating_add(words.length as usize)).unwrap_or_default())
+        String::from_utf8_lossy(self.text.get(words.range()).unwrap_or_default())
     }
 }
 
+impl Span {
+    fn words_mut(&mut self) -> [(Part, &mut Words); PARTS] {
+        let Self { method, host, path, query, route, agent, context, .. } = self;
+        let Origin { request_id, debug_id, .. } = context;
+        [
+            (Part::Text, method),
+            (Part::Host, host),
+            (Part::Text, path),
+            (Part::Query, query),
+            (Part::Text, route),
+            (Part::Text, agent),
+            (Part::Text, request_id),
+            (Part::Text, debug_id),
+        ]
+    }
+}
+
+fn put(text: &mut Vec<u8>, word: &[u8]) -> Words {
+    let (Ok(from), Ok(length)) = (u32::try_from(text.len()), u32::try_from(word.len())) else {
+        return Words::default();
+    };
+    text.extend_from_slice(word);
+    Words { from, length }
+}
+
 impl Words {
+    fn range(self) -> Range<usize> {
+        let from = self.from as usize;
+        from..from.saturating_add(self.length as usize)
+    }
+
     pub fn is_empty(self) -> bool {
         self.length == 0
     }
@@ -206,6 +259,8 @@ impl RouteSource {
 /// Spans that a worker hands over at once, and about how much text.
 const SPANS: usize = 128;
 const TEXT: usize = 64 * 1024;
+/// Words of a span.
+const PARTS: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -216,6 +271,7 @@ mod tests {
         let mut batch = Batch::default();
         let (path, host) = (batch.word(b"/a/path", 3), batch.word(b"h\xff", 9));
         assert_eq!((batch.text(path), batch.text(host)), ("/a/".into(), "h\u{fffd}".into()));
+        batch.rewrite(|_, _| panic!("no span has these"));
         assert!(batch.word(b"", 9).is_empty() && batch.text(Words::default()).is_empty());
         assert_eq!(batch.text(Words { from: 9, length: u32::MAX }), "", "what is not there is empty");
     }

@@ -411,7 +411,7 @@ mod tests {
             addresses: HashMap::new(),
             shared: Shared::new(MemoryWatch::new(), 0, 0),
             registry: registry.clone(),
-            access_log: AccessLog::open(None, &registry).unwrap(),
+            access_log: AccessLog::open(None, crate::trace::redact::Redactor::default(), &registry).unwrap(),
             spans: None,
             heartbeat: Health::new().heartbeat("worker-0"),
             started: mpsc::channel(1).0,

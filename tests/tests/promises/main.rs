@@ -42,6 +42,7 @@ mod overload;
 mod own_answers;
 mod pools;
 mod readme;
+mod redacted;
 mod resets;
 mod retries;
 mod sampling;
