@@ -32,6 +32,7 @@ use crate::telemetry::sink;
 use crate::trace::export::Exporter;
 use crate::trace::export::json::Resource;
 use crate::trace::export::settings::{Destination, SettingsError};
+use crate::trace::manner::Manner;
 use crate::trace::redact::Redactor;
 use crate::worker::run::{self, Plan, Stop};
 
@@ -124,6 +125,7 @@ struct Parts {
     health: Health,
     access_log: AccessLog,
     exporter: Option<Exporter>,
+    manner: Arc<Manner>,
     tls: tls::Configured,
     shared: Shared,
     memory: system::memory::MemoryWatch,
@@ -138,9 +140,11 @@ impl Parts {
         };
         let memory = system::memory::MemoryWatch::new();
         let redactor = redactor(config)?;
+        let manner = Arc::new(Manner::new(&config.policy, redactor.clone()));
         Ok(Self {
-            access_log: AccessLog::open(target, redactor.clone(), registry).map_err(StartError::System)?,
-            exporter: exporter(config, redactor, registry)?,
+            access_log: AccessLog::open(target, redactor, registry).map_err(StartError::System)?,
+            exporter: exporter(config, manner.clone(), registry)?,
+            manner,
             tls: tls::Configured::new(config)?,
             shared: Shared::new(memory.clone(), config.limits.pipe_bytes, window_bytes(config)),
             memory,
@@ -170,7 +174,7 @@ fn redactor(config: &Config) -> Result<Redactor, StartError> {
     Ok(Redactor::new(rules, key.transpose()?.as_deref()))
 }
 
-fn exporter(config: &Config, redactor: Redactor, registry: &Registry) -> Result<Option<Exporter>, StartError> {
+fn exporter(config: &Config, manner: Arc<Manner>, registry: &Registry) -> Result<Option<Exporter>, StartError> {
     if config.policy.destinations.is_empty() {
         return Ok(None);
     }
@@ -210,7 +214,7 @@ fn exporter(config: &Config, redactor: Redactor, registry: &Registry) -> Result<
         }
     }
     let resource = Resource(resource);
-    Exporter::start(destinations, resource, redactor, registry).map(Some).map_err(StartError::System)
+    Exporter::start(destinations, resource, manner, registry).map(Some).map_err(StartError::System)
 }
 
 /// A UUID of version 4 (RFC 9562 section 5.4).

@@ -1,9 +1,10 @@
 //! The configuration: one YAML file, overridden by the environment, checked as a whole and immutable from then on.
 //!
 //! `app` loads it once; every part of the program then takes the section that is its own. Nothing else reads the environment.
-//! Each section is declared once (`model`, `listener`, `upstream`, `policy`) in the language of `schema`; `CONFIGURATION.md` is written from
+//! Each section is declared once (`model`, `listener`, `upstream`, `policy`, `attributes`) in the language of `schema`; `CONFIGURATION.md` is written from
 //! the same declarations. Reading collects everything that is wrong, and a second pass finds the lines.
 
+mod attributes;
 mod exporter;
 mod forms;
 mod grammar;
@@ -34,17 +35,16 @@ use schema::Form;
 use tree::{FieldPath, Tree};
 use variables::Origins;
 
+pub use attributes::{Attribute, GrpcCode, GrpcErrors, Pattern, Redaction};
 pub use grammar::{Address, Endpoint, Network};
 pub use listener::{
     AnswerTrace, Certificate, Listener, ListenerProtocol, ListenerTls, Mode, Retry, RetryOn, Route, RouteMatch, Trust,
     TrustClients, Underscores,
 };
-pub use model::{
-    AccessLog, Admin, Config, Drain, Handover, Limits, LogFormat, LogTarget, Metrics, Node, Role, Status, Telemetry,
-};
+pub use model::{AccessLog, Admin, Config, Drain, Handover, Limits, LogFormat, LogTarget, Metrics, Node, Role, Status, Telemetry};
 pub use policy::{
-    Compression, Delivery, Destination, Format, HeaderField, OtlpEncoding, OtlpGrpc, OtlpHttp, Pattern, Policy,
-    Propagation, Redaction, Target, Untraced,
+    Compression, Delivery, Destination, Format, Found, HeaderField, OtlpEncoding, OtlpGrpc, OtlpHttp, Policy,
+    Propagation, Target, Untraced,
 };
 pub use problem::{Place, Problem};
 pub use reference::reference;

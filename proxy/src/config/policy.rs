@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::attributes::{Attribute, GrpcErrors, Redaction};
 use super::grammar::{BaggageKey, Endpoint, FieldName, Name, Network, Size};
 use super::model::{DAY, GI, HOUR, KI, MI, MILLISECOND, MINUTE, SECOND, ZERO};
 use super::reader::Reader;
@@ -23,6 +24,10 @@ section! {
         sampling: Sampling = Sampling::default(),
         /// What is taken out of spans and of the access log before they leave the process.
         redaction: Redaction = Redaction::default(),
+        /// Attributes that spans have besides; at most 32.
+        attributes: Vec<Attribute> = Vec::new(),
+        /// Which statuses of gRPC make a span an error.
+        grpc_errors: GrpcErrors = GrpcErrors::default(),
         /// Where spans go. Left out: where the variables of OpenTelemetry say, `OTEL_EXPORTER_OTLP_ENDPOINT` and its relatives; nowhere without them.
         destinations: Vec<Destination> = Vec::new(),
     }
@@ -95,33 +100,6 @@ words! {
         Binary = "binary",
         /// OpenTracing's `ot-tracer-*`.
         Ottrace = "ottrace",
-    }
-}
-
-section! {
-    /// What is taken out of spans and of the access log. In its place stands `REDACTED`. The values of query parameters that
-    /// OpenTelemetry's conventions list (signatures and credentials of AWS, Azure and Google), and the user of a URL, go in any case.
-    pub struct Redaction: Default {
-        /// More query parameters whose values go. As they are meant: `%61` is `a`; upper case is not lower case.
-        query: Vec<String> = Vec::new(),
-        /// What goes wherever it stands: in paths, queries, user agents, request ids and captured headers.
-        patterns: Vec<Pattern> = vec![Pattern::Cards, Pattern::Emails, Pattern::Bearers, Pattern::Jwts],
-        /// A file with a key. With it, `hmac-` and sixteen digits of the secret's HMAC-SHA256 stand in place of `REDACTED`, so that one sees which secrets are the same. What goes in any case becomes `REDACTED` all the same.
-        hash_key_file: Option<PathBuf>,
-    }
-}
-
-words! {
-    /// What goes wherever it stands.
-    pub enum Pattern {
-        /// Numbers of cards: 13 to 19 digits, in one or in groups, that hold by Luhn's sum.
-        Cards = "cards",
-        /// E-mail addresses.
-        Emails = "emails",
-        /// What follows the word `Bearer`.
-        Bearers = "bearers",
-        /// JSON Web Tokens.
-        Jwts = "jwts",
     }
 }
 
@@ -305,13 +283,26 @@ impl Target {
     }
 }
 
-/// Looks up the variables that header fields name. One that is missing is warned about, and its field left out.
+/// Looks up the variables that header fields and attributes name. One that is missing is warned about, and left out.
 pub fn find_variables(policy: &mut Policy, environment: &[(String, String)]) -> Vec<String> {
     let mut warnings = Vec::new();
+    let find = |variable: &String| {
+        Found(environment.iter().find(|(name, _)| name == variable).map(|(_, value)| value.clone()))
+    };
+    for attribute in &mut policy.attributes {
+        let Some(variable) = &attribute.variable else { continue };
+        attribute.found = find(variable);
+        if attribute.found.0.is_none() {
+            let name = attribute.name.as_deref().unwrap_or_default();
+            warnings.push(format!(
+                "policy.attributes: spans are without `{name}`, because the variable {variable} is not set"
+            ));
+        }
+    }
     for destination in &mut policy.destinations {
         for field in destination.to.headers_mut() {
             let Some(variable) = &field.variable else { continue };
-            field.found = Found(environment.iter().find(|(name, _)| name == variable).map(|(_, value)| value.clone()));
+            field.found = find(variable);
             if field.found.0.is_none() {
                 warnings.push(format!(
                     "policy.destinations: the header `{}` of {} is not sent, because the variable {variable} is not set",

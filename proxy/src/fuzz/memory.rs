@@ -26,7 +26,6 @@ use crate::sniffing::{self, Sniffed};
 use crate::system::memory::MemoryWatch;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Registry;
-use crate::trace::redact::Redactor;
 use crate::worker::Worker;
 use crate::worker::listener::Listener;
 use crate::worker::run::{self, Plan, Stop};
@@ -110,7 +109,8 @@ impl Proxy {
             acceptors: HashMap::new(),
             tls: HashMap::new(),
             addresses: HashMap::new(),
-            access_log: AccessLog::open(None, Redactor::default(), &registry).expect("no log, no thread"),
+            access_log: AccessLog::open(None, Default::default(), &registry).expect("no log, no thread"),
+            manner: Arc::default(),
             registry,
             spans: None,
             heartbeat: Health::new().heartbeat("worker"),

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 
 use super::propagate::Format;
+use super::sample::By;
 use super::span::{Batch, Cause, Kind, Protocol, RouteSource, Span};
 use super::trust::Inferred;
 use crate::error::{Fault, GrpcStatus};
@@ -14,6 +15,7 @@ use crate::error::{Fault, GrpcStatus};
 pub trait Fields {
     fn text(&mut self, key: &str, value: &str);
     fn int(&mut self, key: &str, value: i64);
+    fn list(&mut self, key: &str, values: &[Cow<'_, str>]);
 }
 
 /// A span beside the words of its batch.
@@ -35,7 +37,7 @@ impl<'a> Told<'a> {
             return "TCP".into();
         }
         if span.grpc {
-            return rpc_method(&batch.text(span.path)).map_or("grpc".into(), |method| method.to_owned().into());
+            return self.rpc_method().unwrap_or("grpc".into());
         }
         let method = batch.text(span.method);
         let method = if is_known(&method) { method } else { "HTTP".into() };
@@ -52,8 +54,8 @@ impl<'a> Told<'a> {
         let client = span.kind == Kind::Client;
         if span.grpc {
             let status = self.rpc_status();
-            let failed = if client { status != 0 } else { SERVER_ERRORS.contains(&status) };
-            return failed.then(|| grpc_name(status));
+            let failures = self.batch.manner.as_ref().map(|manner| manner.failures).unwrap_or_default();
+            return failures.has(span.kind, status).then(|| grpc_name(status));
         }
         if let Some(status) = span.status
             && status >= if client { 400 } else { 500 }
@@ -64,6 +66,11 @@ impl<'a> Told<'a> {
         let broke = span.status.is_none_or(|status| status < 400);
         let ours = matches!(span.flag.meaning().fault, Fault::Proxy | Fault::Upstream);
         (broke && ours).then(|| span.flag.name().into())
+    }
+
+    /// The tracestate that the next hop was told.
+    pub fn state(&self) -> Cow<'a, str> {
+        self.batch.text(self.span.context.state)
     }
 
     pub fn describe(&self, to: &mut impl Fields) {
@@ -127,15 +134,20 @@ impl<'a> Told<'a> {
     fn rpc(&self, to: &mut impl Fields) {
         let Self { span, batch } = *self;
         to.text("rpc.system.name", "grpc");
-        let path = batch.text(span.path);
-        match rpc_method(&path) {
-            Some(method) => to.text("rpc.method", method),
+        match self.rpc_method() {
+            Some(method) => to.text("rpc.method", &method),
             None => {
                 to.text("rpc.method", "_OTHER");
-                to.text("rpc.method_original", &path);
+                to.text("rpc.method_original", &batch.text(span.path));
             }
         }
         to.text("rpc.response.status_code", &grpc_name(self.rpc_status()));
+    }
+
+    /// `package.Service/Method`, where it is one of the few that its service may have names of (`exchange::spans`).
+    fn rpc_method(&self) -> Option<Cow<'a, str>> {
+        let method = self.batch.text(self.span.route);
+        (!method.is_empty()).then_some(method)
     }
 
     /// A call that brought no status has the one that its client makes up: from how it ended, else from the status of
@@ -184,6 +196,9 @@ impl<'a> Told<'a> {
         to.text("spanmesh.response.flag", span.flag.name());
         self.times(to);
         self.context(to);
+        if let Some(manner) = &self.batch.manner {
+            manner.custom.tell(self.batch.bytes(span.custom), span.grpc, to);
+        }
     }
 
     fn times(&self, to: &mut impl Fields) {
@@ -205,6 +220,14 @@ impl<'a> Told<'a> {
         let Self { span: Span { context, .. }, batch } = *self;
         if let Some(decided) = context.decided {
             to.text("spanmesh.sampling.decision", decided.name());
+            if decided == By::Head {
+                // A file has one policy and it has one rule.
+                let ruled = batch.manner.as_ref().is_some_and(|manner| manner.ruled);
+                to.text("spanmesh.sampling.policy", if ruled { "file" } else { "default" });
+                if ruled {
+                    to.text("spanmesh.sampling.rule", "head.rules[0]");
+                }
+            }
         }
         if let Some(source) = context.source {
             to.text("spanmesh.context.source", source.name());
@@ -266,7 +289,7 @@ fn split(authority: &str) -> (&str, Option<u16>) {
 }
 
 /// `package.Service/Method`. What exists only its server knows.
-fn rpc_method(path: &str) -> Option<&str> {
+pub fn rpc_method(path: &str) -> Option<&str> {
     let name = path.strip_prefix('/')?;
     let (service, method) = name.split_once('/')?;
     let is_word = |word: &str| {
@@ -318,8 +341,6 @@ const GRPC_NAMES: [&str; 17] = [
 
 const UNKNOWN: u32 = 2;
 const UNAUTHENTICATED: u32 = 16;
-/// UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE and DATA_LOSS: the server's own doing.
-const SERVER_ERRORS: [u32; 6] = [2, 4, 12, 13, 14, 15];
 
 #[cfg(test)]
 mod tests {
@@ -339,6 +360,10 @@ mod tests {
 
         fn int(&mut self, key: &str, value: i64) {
             self.0.push(format!("{key}={value}"));
+        }
+
+        fn list(&mut self, key: &str, values: &[Cow<'_, str>]) {
+            self.0.push(format!("{key}={values:?}"));
         }
     }
 
@@ -374,6 +399,7 @@ mod tests {
             route: Words::default(),
             route_source: None,
             agent: batch.word(b"curl", 9),
+            custom: Words::default(),
             times: Default::default(),
         }
     }
@@ -456,6 +482,8 @@ mod tests {
             told(kind, |span, batch| {
                 (span.grpc, span.grpc_status) = (true, Some(status));
                 span.path = batch.word(path, 99);
+                // Whoever fills spans in decides which methods have names.
+                span.route = if path.starts_with(b"/shop") { span.path.skip(1) } else { Words::default() };
             })
         };
         let (name, error, lines) = call(Kind::Server, 5, b"/shop.Cart/Add");

@@ -18,6 +18,7 @@ pub mod settings;
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -34,7 +35,7 @@ use self::retry::Reason;
 use self::sender::End;
 use self::settings::{Destination, Remote};
 use super::attributes::Told;
-use super::redact::Redactor;
+use super::manner::Manner;
 use super::span::Batch;
 use crate::config::Delivery;
 use crate::telemetry::metrics::{AnyThread, Counter, Gauge, Registry, Shard, family};
@@ -118,7 +119,7 @@ impl Exporter {
     pub fn start(
         destinations: Vec<Destination>,
         resource: json::Resource,
-        redactor: Redactor,
+        manner: Arc<Manner>,
         registry: &Registry,
     ) -> io::Result<Self> {
         let (batches, queue) = mpsc::channel(QUEUE);
@@ -147,7 +148,7 @@ impl Exporter {
                 let mut senders = JoinSet::new();
                 let remotes = remotes.into_iter();
                 let outlets = remotes.map(|remote| Outlet::open(remote, &resource, &registry, &told, &mut senders));
-                let mut work = Work { files, outlets: outlets.collect(), resource, redactor, in_flight, ended: late };
+                let mut work = Work { files, outlets: outlets.collect(), resource, manner, in_flight, ended: late };
                 work.run(queue, End(told)).await;
                 work.close();
                 while senders.join_next().await.is_some() {}
@@ -182,7 +183,7 @@ struct Work {
     files: Vec<Lines>,
     outlets: Vec<Outlet>,
     resource: json::Resource,
-    redactor: Redactor,
+    manner: Arc<Manner>,
     in_flight: Gauge<AnyThread>,
     /// Spans that nobody was given when the time was up.
     ended: Counter<AnyThread>,
@@ -197,7 +198,7 @@ impl Work {
             tokio::select! {
                 batch = queue.recv() => match batch {
                     Some(mut batch) => {
-                        self.redactor.redact(&mut batch);
+                        Manner::prepare(&self.manner, &mut batch);
                         self.take(&batch, &mut scratch);
                     }
                     None => return,

@@ -1,6 +1,6 @@
 //! What must not leave the process in a span, an attribute or a line of the access log: values of queries that the
 //! conventions list or that are configured, the users of URLs, and what looks like a secret (`patterns`). A key stays, so
-//! that one sees that it was there. Spans are redacted in the background, before any destination has them.
+//! that one sees that it was there. Spans are redacted in the background, before any destination has them (`manner`).
 
 pub mod patterns;
 
@@ -9,7 +9,6 @@ use std::borrow::Cow;
 use aws_lc_rs::hmac;
 
 use self::patterns::{Found, Patterns};
-use super::span::{Batch, Part};
 use crate::config::Redaction;
 
 /// What is taken out, and what is put in its place.
@@ -28,21 +27,6 @@ impl Redactor {
             patterns: Patterns::of(&rules.patterns),
             key: key.map(|key| hmac::Key::new(hmac::HMAC_SHA256, key)),
         }
-    }
-
-    /// Each word of each span.
-    pub fn redact(&self, batch: &mut Batch) {
-        batch.rewrite(|part, word| {
-            let told = match part {
-                Part::Query => self.query(word),
-                Part::Host => self.authority(word),
-                Part::Text => self.text(word),
-            };
-            match told {
-                Cow::Borrowed(_) => None,
-                Cow::Owned(told) => Some(told),
-            }
-        });
     }
 
     /// Keys are compared as they are meant, whether or not they are encoded.

@@ -5,10 +5,12 @@
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use spanmesh_proto::{SpanId, TraceId};
 
+use super::manner::Manner;
 use super::propagate::Format;
 use super::sample::By;
 use super::trust::{Inferred, Set};
@@ -54,6 +56,8 @@ pub struct Span {
     pub route: Words,
     pub route_source: Option<RouteSource>,
     pub agent: Words,
+    /// What `custom` took down.
+    pub custom: Words,
     pub context: Origin,
     pub times: Times,
 }
@@ -82,6 +86,8 @@ pub struct Origin {
     pub link: Option<(TraceId, SpanId)>,
     pub request_id: Words,
     pub debug_id: Words,
+    /// The tracestate that the next hop is told.
+    pub state: Words,
 }
 
 /// The numbers are OTLP's.
@@ -140,6 +146,7 @@ pub enum Part {
     Host,
     Query,
     Text,
+    Custom,
 }
 
 /// Spans that are handed over together.
@@ -147,6 +154,8 @@ pub enum Part {
 pub struct Batch {
     spans: Vec<Span>,
     text: Vec<u8>,
+    /// How its spans are told. The encoder sets it; without it they are told as they are.
+    pub manner: Option<Arc<Manner>>,
 }
 
 impl Batch {
@@ -158,7 +167,7 @@ impl Batch {
     /// Says words otherwise: `change` is asked once for each, and gives `None` for one that stays. Spans of one request
     /// share theirs.
     pub fn rewrite(&mut self, mut change: impl FnMut(Part, &[u8]) -> Option<Vec<u8>>) {
-        let Self { spans, text } = self;
+        let Self { spans, text, .. } = self;
         let mut known = [(Words::default(), Words::default()); PARTS];
         for span in spans {
             for ((part, words), (before, after)) in span.words_mut().into_iter().zip(&mut known) {
@@ -195,15 +204,20 @@ impl Batch {
         &self.spans
     }
 
+    /// A span's word as it came.
+    pub fn bytes(&self, words: Words) -> &[u8] {
+        self.text.get(words.range()).unwrap_or_default()
+    }
+
     /// A span's word. It may come from outside: what is no UTF-8 is replaced.
     pub fn text(&self, words: Words) -> Cow<'_, str> {
-        String::from_utf8_lossy(self.text.get(words.range()).unwrap_or_default())
+        String::from_utf8_lossy(self.bytes(words))
     }
 }
 
 impl Span {
     fn words_mut(&mut self) -> [(Part, &mut Words); PARTS] {
-        let Self { method, host, path, query, route, agent, context, .. } = self;
+        let Self { method, host, path, query, route, agent, custom, context, .. } = self;
         let Origin { request_id, debug_id, .. } = context;
         [
             (Part::Text, method),
@@ -212,6 +226,7 @@ impl Span {
             (Part::Query, query),
             (Part::Text, route),
             (Part::Text, agent),
+            (Part::Custom, custom),
             (Part::Text, request_id),
             (Part::Text, debug_id),
         ]
@@ -227,6 +242,17 @@ fn put(text: &mut Vec<u8>, word: &[u8]) -> Words {
 }
 
 impl Words {
+    /// Without its first bytes.
+    pub fn skip(self, bytes: u32) -> Self {
+        let bytes = bytes.min(self.length);
+        Self { from: self.from + bytes, length: self.length - bytes }
+    }
+
+    /// As much of it as `length` bytes.
+    pub fn cut(self, length: usize) -> Self {
+        Self { length: u32::try_from(length).map_or(self.length, |length| self.length.min(length)), ..self }
+    }
+
     fn range(self) -> Range<usize> {
         let from = self.from as usize;
         from..from.saturating_add(self.length as usize)
@@ -260,7 +286,7 @@ impl RouteSource {
 const SPANS: usize = 128;
 const TEXT: usize = 64 * 1024;
 /// Words of a span.
-const PARTS: usize = 8;
+const PARTS: usize = 9;
 
 #[cfg(test)]
 mod tests {

@@ -10,7 +10,6 @@ use spanmesh_proxy::telemetry::metrics::{Registry, family};
 use spanmesh_proxy::trace::export::json::Resource;
 use spanmesh_proxy::trace::export::settings::Destination;
 use spanmesh_proxy::trace::export::{Exporter, SpanBuffer};
-use spanmesh_proxy::trace::redact::Redactor;
 use spanmesh_proxy::trace::span::{Batch, Kind, Side, Span, Words};
 use spanmesh_tests::collector::{Act, Conduct, retry_info};
 use spanmesh_tests::{Collector, Protocol, eventually, run};
@@ -33,7 +32,7 @@ impl Books {
         let config = config::parse(&text, "test.yaml", std::iter::empty()).expect("a configuration");
         let destinations = config.policy.destinations.iter().map(|to| Destination::new(to).expect("usable"));
         let registry = Registry::new();
-        let exporter = Exporter::start(destinations.collect(), Resource::default(), Redactor::default(), &registry)
+        let exporter = Exporter::start(destinations.collect(), Resource::default(), Default::default(), &registry)
             .expect("a thread");
         let spans = SpanBuffer::new(Some(exporter.batches()), &registry.shard());
         Self { registry, exporter: Some(exporter), spans: Some(spans), made: 0 }

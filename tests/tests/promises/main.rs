@@ -1,6 +1,7 @@
 //! What Spanmesh promises, one file each, proven on real sockets. One program, so that it links once.
 
 mod admin;
+mod attributes_added;
 mod balancing;
 mod closed_doors;
 mod closes_once;
@@ -27,6 +28,7 @@ mod fuzz_corpus;
 mod gateway_routes;
 mod gateway_tls;
 mod grpc_calls;
+mod grpc_names;
 mod handover;
 mod headers_kept;
 mod heads_refused;

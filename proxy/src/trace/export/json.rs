@@ -49,6 +49,9 @@ fn span(object: &mut Object, told: &Told<'_>) {
     let span = told.span;
     object.text("traceId", &span.trace.to_string());
     object.text("spanId", &span.id.to_string());
+    if !span.context.state.is_empty() {
+        object.text("traceState", &told.state());
+    }
     if let Some(parent) = span.parent {
         object.text("parentSpanId", &parent.to_string());
     }
@@ -80,6 +83,16 @@ impl Fields for Attributes<'_, '_> {
 
     fn int(&mut self, key: &str, value: i64) {
         attribute(self.0, key, |field| field.text("intValue", &value.to_string()));
+    }
+
+    fn list(&mut self, key: &str, values: &[Cow<'_, str>]) {
+        attribute(self.0, key, |field| {
+            field.object("arrayValue", |array| {
+                array.list("values", |list| {
+                    values.iter().for_each(|value| list.object(|item| item.text("stringValue", value)));
+                });
+            });
+        });
     }
 }
 
