@@ -25,7 +25,7 @@ use crate::identity::certs::CertificateError;
 use crate::net::listen;
 use crate::shared::Shared;
 use crate::system;
-use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::access_log::{AccessLog, Style};
 use crate::telemetry::log::{self, LogControl};
 use crate::telemetry::metrics::Registry;
 use crate::telemetry::sink;
@@ -133,16 +133,21 @@ struct Parts {
 
 impl Parts {
     fn new(config: &Arc<Config>, registry: &Registry, log: LogControl) -> Result<Self, StartError> {
-        let target = match &config.telemetry.access_log.to {
+        let target = match config.telemetry.access_log.target(config.role) {
             LogTarget::None => None,
             LogTarget::Stdout => Some(sink::Target::Stdout),
-            LogTarget::File(path) => Some(sink::Target::File(path.clone())),
+            LogTarget::File(path) => Some(sink::Target::File(path)),
         };
         let memory = system::memory::MemoryWatch::new();
         let redactor = redactor(config)?;
-        let manner = Arc::new(Manner::new(&config.policy, redactor.clone()));
+        let style = Style {
+            format: config.telemetry.access_log.format.clone(),
+            requests: config.telemetry.access_log.requests(config.role),
+            redactor: redactor.clone(),
+        };
+        let manner = Arc::new(Manner::new(&config.policy, redactor));
         Ok(Self {
-            access_log: AccessLog::open(target, redactor, registry).map_err(StartError::System)?,
+            access_log: AccessLog::open(target, style, registry).map_err(StartError::System)?,
             exporter: exporter(config, manner.clone(), registry)?,
             manner,
             tls: tls::Configured::new(config)?,

@@ -9,6 +9,7 @@ mod exporter;
 mod forms;
 mod grammar;
 mod listener;
+mod log_format;
 mod model;
 mod otel;
 mod policy;
@@ -41,7 +42,8 @@ pub use listener::{
     AnswerTrace, Certificate, Listener, ListenerProtocol, ListenerTls, Mode, Retry, RetryOn, Route, RouteMatch, Trust,
     TrustClients, Underscores,
 };
-pub use model::{AccessLog, Admin, Config, Drain, Handover, Limits, LogFormat, LogTarget, Metrics, Node, Role, Status, Telemetry};
+pub use log_format::{LOG_FIELDS, LogField, LogFormat, LogPiece, Logged};
+pub use model::{AccessLog, Admin, Config, Drain, Handover, Limits, LogTarget, Metrics, Node, Role, Status, Telemetry};
 pub use policy::{
     Compression, Delivery, Destination, Format, Found, HeaderField, OtlpEncoding, OtlpGrpc, OtlpHttp, Policy,
     Propagation, Target, Untraced,

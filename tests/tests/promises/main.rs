@@ -1,5 +1,6 @@
 //! What Spanmesh promises, one file each, proven on real sockets. One program, so that it links once.
 
+mod access_log;
 mod admin;
 mod attributes_added;
 mod balancing;
