@@ -17,6 +17,14 @@ pub(super) fn write(exchange: &Exchange, flag: Flag, ended: Instant) {
     let (sent, received) = (exchange.sent.get(), exchange.received.get());
     let duration = ended.duration_since(exchange.opened);
     exchange.connection.listener.meters.ended(&record, flag, duration, sent, received);
+    if let Some((context, _)) = record.trace
+        && context.sampled
+        && record.request.is_some()
+        && !record.untraced
+        && worker.spans.is_on()
+    {
+        exchange.connection.listener.meters.example(duration, context.trace, worker.clock.unix_nanos(ended));
+    }
     if worker.access_log.wants(failed(exchange, &record, flag)) {
         worker.access_log.write(|line| fill(line, exchange, &record, flag, ended));
     }
