@@ -22,6 +22,11 @@ impl TraceId {
         self.0.get().to_be_bytes()
     }
 
+    /// Lower-case hexadecimal digits; W3C forbids upper case.
+    pub fn to_digits(self) -> [u8; 32] {
+        digits(&self.to_bytes())
+    }
+
     /// Parses exactly 32 lower-case hexadecimal digits.
     pub fn parse(text: &[u8]) -> Option<Self> {
         Self::from_bytes(hex(text)?)
@@ -38,6 +43,11 @@ impl SpanId {
         self.0.get().to_be_bytes()
     }
 
+    /// Lower-case hexadecimal digits.
+    pub fn to_digits(self) -> [u8; 16] {
+        digits(&self.to_bytes())
+    }
+
     /// Parses exactly 16 lower-case hexadecimal digits.
     pub fn parse(text: &[u8]) -> Option<Self> {
         Self::from_bytes(hex(text)?)
@@ -46,13 +56,13 @@ impl SpanId {
 
 impl fmt::Display for TraceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        print::<32>(&self.to_bytes(), f)
+        f.write_str(str::from_utf8(&self.to_digits()).unwrap_or_default())
     }
 }
 
 impl fmt::Display for SpanId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        print::<16>(&self.to_bytes(), f)
+        f.write_str(str::from_utf8(&self.to_digits()).unwrap_or_default())
     }
 }
 
@@ -82,15 +92,13 @@ pub fn hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
     (wrong & WRONG == 0).then_some(bytes)
 }
 
-/// Lower-case hexadecimal, in one piece: every log line and every span has ids.
-fn print<const N: usize>(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+/// In one piece and without branches: every log line and every span has ids.
+fn digits<const N: usize>(bytes: &[u8]) -> [u8; N] {
     let mut text = [b'0'; N];
-    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
-        for (digit, nibble) in pair.iter_mut().zip([byte >> 4, byte & 0xF]) {
-            *digit = if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
-        }
+    for (pair, byte) in text.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
+        *pair = [byte >> 4, byte & 0xF].map(|nibble| nibble + b'0' + u8::from(nibble > 9) * (b'a' - b'9' - 1));
     }
-    f.write_str(str::from_utf8(&text).unwrap_or_default())
+    text
 }
 
 /// Without a branch for each, since every request has fifty of them: what is no digit has the bit `WRONG`.

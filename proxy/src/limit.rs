@@ -17,6 +17,7 @@ pub enum Limit {
     HandshakeTime,
     HeaderBytes,
     HeaderCount,
+    TargetBytes,
     HeaderTime,
     IdleTime,
     BodyRate,
@@ -45,7 +46,7 @@ pub struct Meaning {
 }
 
 impl Limit {
-    pub const ALL: [Limit; 19] = [
+    pub const ALL: [Limit; 20] = [
         Limit::Connections,
         Limit::ConnectionsPerClient,
         Limit::Descriptors,
@@ -54,6 +55,7 @@ impl Limit {
         Limit::HandshakeTime,
         Limit::HeaderBytes,
         Limit::HeaderCount,
+        Limit::TargetBytes,
         Limit::HeaderTime,
         Limit::IdleTime,
         Limit::BodyRate,
@@ -133,6 +135,13 @@ impl Limit {
                 Some(Flag::TooLarge),
                 "431",
                 "each costs more than its bytes; HTTP/2 names many by one byte each",
+            ),
+            Limit::TargetBytes => row(
+                "target_bytes",
+                "65,534 bytes",
+                Some(Flag::TooLarge),
+                "414; over HTTP/2 it is no target at all, and the stream is reset",
+                "the engine measures the parts of a target in 16 bits",
             ),
             Limit::HeaderTime => row(
                 "header_time",

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::{Extensions, Request, StatusCode, Version};
+use http::Version;
 use spanmesh_proto::TraceId;
 
 use crate::config::{Format, Mode, Untraced};
@@ -29,7 +29,6 @@ pub struct Meters {
     not_propagated: RefCell<Vec<(Format, Counter)>>,
     untraced: RefCell<Vec<(Untraced, Counter)>>,
     informed: Informed,
-    counts_informational: Extensions,
     tasks: Gauge,
 }
 
@@ -50,7 +49,6 @@ impl Meters {
             inferred: RefCell::default(),
             not_propagated: RefCell::default(),
             untraced: RefCell::default(),
-            counts_informational: informed.callback(),
             informed,
             tasks: shard.gauge(family::WORKER_TASKS, &[]),
             shard,
@@ -62,7 +60,7 @@ impl Meters {
     }
 
     pub fn upstream(&self, name: &Rc<str>) -> Rc<UpstreamMeters> {
-        Rc::new(UpstreamMeters::new(&self.shard, name))
+        Rc::new(UpstreamMeters::new(&self.shard, name, self.informed.clone()))
     }
 
     pub fn shard(&self) -> &Shard {
@@ -78,16 +76,6 @@ impl Meters {
             Direction::Request => self.request_trailers.add(1),
             Direction::Response => self.response_trailers.add(1),
         }
-    }
-
-    pub fn informational(&self) -> Informed {
-        self.informed.clone()
-    }
-
-    /// What a request carries so that its 1xx answers are counted. hyper takes the callback from the extensions; a copy
-    /// of ones made beforehand costs three small allocations, a callback of the request's own two more.
-    pub fn counts_informational(&self) -> Extensions {
-        self.counts_informational.clone()
     }
 
     /// How many tasks this worker has now.
@@ -142,7 +130,7 @@ pub enum Direction {
     Response,
 }
 
-/// Counts 1xx answers that are not forwarded. hyper calls back from its own types, so this may cross threads.
+/// Counts 1xx answers that are not forwarded. The sockets of upstreams hold it, and their types may cross threads.
 #[derive(Clone)]
 pub struct Informed {
     early_hints: Counter<AnyThread>,
@@ -150,18 +138,12 @@ pub struct Informed {
 }
 
 impl Informed {
-    fn callback(&self) -> Extensions {
-        let mut request = Request::new(());
-        let informed = self.clone();
-        hyper::ext::on_informational(&mut request, move |answer| informed.dropped(answer.status()));
-        std::mem::take(request.extensions_mut())
+    pub fn early_hints(&self) {
+        self.early_hints.add(1);
     }
 
-    pub fn dropped(&self, status: StatusCode) {
-        match status {
-            StatusCode::EARLY_HINTS => self.early_hints.add(1),
-            _ => self.others.add(1),
-        }
+    pub fn others(&self) {
+        self.others.add(1);
     }
 }
 
@@ -297,13 +279,18 @@ pub struct UpstreamMeters {
     name: Rc<str>,
     in_flight: Gauge,
     connections: Gauge,
+    informed: Informed,
 }
 
 impl UpstreamMeters {
-    fn new(shard: &Shard, name: &Rc<str>) -> Self {
+    fn new(shard: &Shard, name: &Rc<str>, informed: Informed) -> Self {
         let in_flight = shard.gauge(family::UPSTREAM_REQUESTS_IN_FLIGHT, &[name]);
         let connections = shard.gauge(family::UPSTREAM_CONNECTIONS_ACTIVE, &[name]);
-        Self { shard: shard.clone(), name: name.clone(), in_flight, connections }
+        Self { shard: shard.clone(), name: name.clone(), in_flight, connections, informed }
+    }
+
+    pub fn informational(&self) -> Informed {
+        self.informed.clone()
     }
 
     /// A connection is open, or being made, until this is dropped.

@@ -2,6 +2,7 @@
 //! listeners' sockets, its upstream connections, its numbers and its spans; a request never leaves it.
 
 pub mod listener;
+mod names;
 pub mod run;
 pub mod upstreams;
 

@@ -31,7 +31,8 @@ class Road:
         self.spans = lab.path("spans.jsonl")
         rules = {"extract": [format], "inject": FORMATS, "requestId": False, **propagation}
         self.proxy = lab.proxy(
-            [{"name": "in", "mode": "inbound", "upstream": "app"}],
+            # Declared: while many sets are made, the client is silent for longer than detection waits.
+            [{"name": "in", "mode": "inbound", "upstream": "app", "protocol": "http"}],
             [{"name": "app", "addresses": [f"127.0.0.1:{port}"], "protocol": "http1"}],
             policy={"propagation": rules, "destinations": [{"name": "file", "file": {"path": str(self.spans)}}]},
             telemetry={"log": "info"},

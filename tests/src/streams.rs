@@ -141,7 +141,7 @@ impl Asked {
                 if let Some(mut wire) = slot.lock().await.take() {
                     let head = format!("HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n{piece}");
                     let _ = wire.send(head.as_bytes()).await;
-                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    wire.taken().await;
                     wire.reset();
                 }
             }

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::eventually;
+
 pub struct Wire {
     pub stream: TcpStream,
     buffer: Vec<u8>,
@@ -114,6 +116,13 @@ impl Wire {
         crate::streams::reset_at_close(&self.stream);
     }
 
+    /// Waits until the peer, on this machine too, has read all that was written: a reset would overtake the rest.
+    pub async fn taken(&self) {
+        let (local, peer) = (self.stream.local_addr(), self.stream.peer_addr());
+        let (Ok(local), Ok(peer)) = (local, peer) else { return };
+        eventually("the peer has read everything", || is_read(peer, local) && is_acknowledged(local, peer)).await;
+    }
+
     /// Everything up to the end of the connection; a reset counts as an end.
     pub async fn rest(&mut self) -> Vec<u8> {
         let mut rest = std::mem::take(&mut self.buffer);
@@ -132,4 +141,27 @@ impl From<TcpStream> for Wire {
         stream.set_nodelay(true).expect("nodelay");
         Self { stream, buffer: Vec::new() }
     }
+}
+
+/// Whether nothing waits to be read in the socket with these ends, as the kernel tells (proc(5)). One that is gone has
+/// nothing to read.
+fn is_read(local: SocketAddr, peer: SocketAddr) -> bool {
+    queues(local, peer).is_none_or(|(_, reading)| reading == "00000000")
+}
+
+fn is_acknowledged(local: SocketAddr, peer: SocketAddr) -> bool {
+    queues(local, peer).is_none_or(|(writing, _)| writing == "00000000")
+}
+
+fn queues(local: SocketAddr, peer: SocketAddr) -> Option<(String, String)> {
+    let ends = format!("{} {} ", hexadecimal(local), hexadecimal(peer));
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("the table of sockets");
+    let line = table.lines().find_map(|line| line.split_once(&ends))?.1;
+    let (writing, reading) = line.split_whitespace().nth(1)?.split_once(':')?;
+    Some((writing.to_owned(), reading.to_owned()))
+}
+
+fn hexadecimal(address: SocketAddr) -> String {
+    let SocketAddr::V4(address) = address else { panic!("tests meet on IPv4") };
+    format!("{:08X}:{:04X}", u32::from_ne_bytes(address.ip().octets()), address.port())
 }

@@ -94,13 +94,13 @@ fn fill(line: &mut Line, exchange: &Exchange, record: &Record, flag: Flag, ended
         line.put(Field::FirstByte, Value::Seconds(first.duration_since(exchange.opened)));
     }
     if let Some((context, span)) = &record.trace {
-        line.put(Field::TraceId, Value::Id(&context.trace));
-        line.put(Field::SpanId, Value::Id(span));
+        line.put(Field::TraceId, Value::Id(&context.trace.to_digits()));
+        line.put(Field::SpanId, Value::Id(&span.to_digits()));
         if let Some(attempt) = record.attempts.last().filter(|attempt| attempt.span != *span) {
-            line.put(Field::AttemptSpanId, Value::Id(&attempt.span));
+            line.put(Field::AttemptSpanId, Value::Id(&attempt.span.to_digits()));
         }
         if let Some(parent) = &context.parent {
-            line.put(Field::ParentSpanId, Value::Id(parent));
+            line.put(Field::ParentSpanId, Value::Id(&parent.to_digits()));
         }
         line.put(Field::TraceFlags, Value::Text(flags(context)));
     }

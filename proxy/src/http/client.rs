@@ -217,7 +217,8 @@ where
         builder.max_headers(settings.header_count);
     }
     let awaited = Awaited::default();
-    let io = Answering::new(io, awaited.clone(), settings.header_bytes.max(MIN_BUFFER));
+    let informed = settings.meters.informational();
+    let io = Answering::new(io, awaited.clone(), settings.header_bytes.max(MIN_BUFFER), informed);
     let (send, connection) = builder.handshake(TokioIo::new(io)).await.map_err(handshake)?;
     let task = tokio::task::spawn_local(async move {
         let _open = open;

@@ -1,6 +1,10 @@
 //! The socket of an HTTP/2 connection, its frames counted: what the peer sends that carries nothing has a limit (a flood
 //! costs the peer less than us), and a client's head that is under way is seen. Both sides of the proxy read through it.
 //!
+//! h2 ends a connection that has brought 100 empty pieces of bodies, however long it took and whoever else is on it: some
+//! servers write one behind each answer. Flow control does not know of them (RFC 9113 §6.9.1) and no message is changed by
+//! them, so they are made frames of no known kind, which are skipped (§5.5). What they may cost together is `flood`'s.
+//!
 //! h2 tells nobody of a head that it refuses. So heads are counted here and where the service is called, and what is
 //! missing there was refused; `Connection::take_unread` compares. To be compared a head must be settled: h2 has judged it
 //! when it reads again, which it does with no whole frame left, and has said so when it has flushed after that.
@@ -30,6 +34,8 @@ pub struct Counted<T> {
     flood: Flood,
     /// What a frame from the peer allows.
     worth: fn(&Frame) -> u32,
+    /// Bytes that the engine has not been given: from the kind on, those of what may be an empty piece of a body.
+    held: Vec<u8>,
 }
 
 /// How many the peer has sent, and its newest stream.
@@ -55,19 +61,30 @@ impl<T> Counted<T> {
     fn new(io: T, seen: Arc<Seen>, rate: u32, theirs: Frames, ours: Frames, worth: fn(&Frame) -> u32) -> Self {
         let flood = Flood::new(rate, Instant::now());
         let heads = Heads::default();
-        Self { io, seen, theirs, ours, judged: heads, flushed: heads, settled: heads, flood, worth }
+        Self { io, seen, theirs, ours, judged: heads, flushed: heads, settled: heads, flood, worth, held: Vec::new() }
     }
 
-    fn came(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// Bytes came, behind so many that were held.
+    fn came(&mut self, bytes: &mut [u8], held: usize) -> io::Result<()> {
         let Self { seen, theirs, flood, worth, .. } = self;
         let (mut frames, mut calm) = (0, true);
-        let reading = theirs.take(bytes, |frame| {
+        let mut empty = Vec::new();
+        let fresh = bytes.get(held..).unwrap_or_default();
+        let reading = theirs.take_placed(fresh, |frame, place| {
             frames += 1;
             flood.earn(worth(&frame));
             let cost = flood::cost(&frame);
             calm = calm && (cost == 0 || flood.spend(cost, Instant::now));
+            if frame.is_empty_piece() && place.opened {
+                empty.push(held + place.end);
+            }
         });
-        seen.read(bytes.len());
+        seen.read(fresh.len());
+        for end in empty {
+            if let Some(kind) = end.checked_sub(BEHIND_KIND).and_then(|at| bytes.get_mut(at)) {
+                *kind = UNKNOWN;
+            }
+        }
         seen.units(frames);
         seen.reading(reading);
         seen.heads(theirs.heads(), theirs.heads_begun());
@@ -113,14 +130,38 @@ impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
         self.settled = self.flushed;
         self.judged = Heads { count: self.theirs.heads(), newest: self.theirs.newest() };
         let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.io).poll_read(cx, buffer);
-        let bytes = buffer.filled().get(before..).unwrap_or_default();
-        if !bytes.is_empty()
-            && let Err(error) = self.came(bytes)
-        {
-            return Poll::Ready(Err(error));
+        loop {
+            let held = self.held.len();
+            if held > 0 && buffer.remaining() <= held {
+                // No room for anything behind them: they go as they are.
+                let room = buffer.remaining();
+                buffer.put_slice(&self.held.drain(..room).collect::<Vec<_>>());
+                return Poll::Ready(Ok(()));
+            }
+            buffer.put_slice(&self.held);
+            let polled = Pin::new(&mut self.io).poll_read(cx, buffer);
+            if !matches!(polled, Poll::Ready(Ok(()))) {
+                buffer.set_filled(before);
+                return polled;
+            }
+            self.held.clear();
+            let bytes = buffer.filled_mut().get_mut(before..).unwrap_or_default();
+            if bytes.len() == held {
+                return polled;
+            }
+            if let Err(error) = self.came(bytes, held) {
+                return Poll::Ready(Err(error));
+            }
+            if let Some(at) = bytes.len().checked_sub(self.theirs.undecided())
+                && let Some((_, undecided)) = bytes.split_at_checked(at)
+            {
+                self.held.extend_from_slice(undecided);
+                buffer.set_filled(before + at);
+            }
+            if buffer.filled().len() > before {
+                return polled;
+            }
         }
-        polled
     }
 }
 
@@ -168,5 +209,68 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<T> {
 
     fn is_write_vectored(&self) -> bool {
         self.io.is_write_vectored()
+    }
+}
+
+/// How far the end of a frame's first bytes is behind the place of its kind.
+const BEHIND_KIND: usize = 6;
+/// No kind of frame has this number.
+const UNKNOWN: u8 = 0xff;
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+    use crate::net::frames::{DATA, SETTINGS};
+
+    fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+        [&[0, 0, payload.len() as u8, kind, flags, 0, 0, 0, stream], payload].concat()
+    }
+
+    /// What the engine reads of these bytes that come in pieces of this size, into a buffer with so much room.
+    async fn read(bytes: &[u8], size: usize, room: usize) -> Vec<u8> {
+        let (mut far, near) = duplex(size);
+        let bytes = bytes.to_vec();
+        let sending = tokio::task::spawn_local(async move { far.write_all(&bytes).await });
+        let mut near = Counted::upstream(near, Arc::default(), 100);
+        let (mut all, mut buffer) = (Vec::new(), vec![0; room]);
+        while let count @ 1.. = near.read(&mut buffer).await.unwrap() {
+            all.extend_from_slice(&buffer[..count]);
+        }
+        sending.await.unwrap().unwrap();
+        all
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn empty_pieces_are_skipped_however_the_bytes_are_cut() {
+        let head = [frame(SETTINGS, 0, 0, b""), frame(HEADERS, 4, 3, &[0x88])].concat();
+        let before = [
+            frame(DATA, 0, 3, b""),
+            frame(DATA, 0, 3, b"text"),
+            frame(DATA, 0, 3, b""),
+            frame(DATA, 0, 3, b""),
+            // Padded: its bytes count for the windows.
+            frame(DATA, 8, 3, b"\0"),
+            // Of streams without a head: what they are is the engine's to say.
+            frame(DATA, 0, 0, b""),
+            frame(DATA, 0, 5, b""),
+            frame(DATA, 1, 3, b""),
+        ];
+        let mut after = before.clone();
+        for empty in [0, 2, 3] {
+            after[empty][3] = UNKNOWN;
+        }
+        let whole = |pieces: [Vec<u8>; 8]| [&head[..], &pieces.concat(), b"\0\0\0\0"].concat();
+        let (before, after) = (whole(before), whole(after));
+        for size in 1..40 {
+            for room in [6, 7, 100] {
+                assert_eq!(read(&before, size, room).await, after, "{size} {room}");
+            }
+            // With less room than it takes to decide, they go as they are.
+            for room in 1..6 {
+                assert_eq!(read(&before, size, room).await, before, "{size} {room}");
+            }
+        }
     }
 }

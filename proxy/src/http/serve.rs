@@ -17,6 +17,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http::StatusCode;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -117,12 +118,20 @@ fn ended(connection: Rc<Connection>, end: End) {
         connection.worker.meters.limited(limit);
         limit.flag().unwrap_or(Flag::ClientReset)
     };
-    let mut broke = false;
+    let (mut broke, mut long) = (false, false);
     let (flag, least) = match end {
         End::Served(Ok(())) => (Flag::ClientReset, 0),
         End::Served(Err(error)) if error.is_parse_too_large() => {
             let bytes = connection.worker.limits.header_bytes as u64;
-            (limited(if connection.head_bytes() >= bytes { Limit::HeaderBytes } else { Limit::HeaderCount }), 1)
+            long = is_long_target(&error);
+            (
+                limited(match connection.head_bytes() >= bytes {
+                    _ if long => Limit::TargetBytes,
+                    true => Limit::HeaderBytes,
+                    false => Limit::HeaderCount,
+                }),
+                1,
+            )
         }
         End::Served(Err(error)) if error.is_parse() => (Flag::BadRequest, 1),
         End::Served(Err(error)) if client::is_too_much(&error) => (limited(Limit::Engine), 1),
@@ -143,11 +152,17 @@ fn ended(connection: Rc<Connection>, end: End) {
         End::Cut => (Flag::Draining, 0),
     };
     let answers = !connection.http2.get() && matches!(flag, Flag::BadRequest | Flag::TooLarge);
+    let status = if long { StatusCode::URI_TOO_LONG } else { flag.status() };
     // The engine holds no more than these; what else came in the last bytes is not worth a line each.
     let most = u64::from(connection.worker.limits.streams).max(1);
     for _ in 0..connection.unheard(broke).clamp(least, most) {
-        Open::unread(connection.clone(), answers.then(|| flag.status())).fail(flag);
+        Open::unread(connection.clone(), answers.then_some(status)).fail(flag);
     }
+}
+
+/// The one of two kinds of too large that hyper answers with 414. It tells them apart in words alone.
+fn is_long_target(error: &hyper::Error) -> bool {
+    error.to_string() == "URI too long"
 }
 
 /// HTTP/2 heads that the engine refused while the connection goes on: with 431 when one is larger than even `HEAD_SLACK`

@@ -16,6 +16,20 @@ impl Frame {
     pub fn ends_stream(&self) -> bool {
         self.flags & END_STREAM != 0
     }
+
+    /// A piece of a body in which nothing is and that is not the last.
+    pub fn is_empty_piece(&self) -> bool {
+        self.kind == DATA && self.length == 0 && !self.ends_stream()
+    }
+}
+
+/// Where a frame stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// How many of the bytes that were taken there are up to the end of its first ones.
+    pub end: usize,
+    /// A head has begun on this stream or on a newer one, from the same side.
+    pub opened: bool,
 }
 
 /// Where a peer is in its bytes.
@@ -93,9 +107,22 @@ impl Frames {
         self.leaving = true;
     }
 
+    /// How many of the latest bytes, from its kind on, are of what may become an empty piece: its first bytes will tell.
+    pub fn undecided(&self) -> usize {
+        let has_kind = self.left == 0 && (KIND_END..FRAME_START).contains(&self.have);
+        let kind = self.start >> (8 * self.have.saturating_sub(KIND_END));
+        if has_kind && kind as u32 == u32::from(DATA) { self.have - KIND } else { 0 }
+    }
+
     /// Tells each frame that these bytes bring, and returns whether, after them, something has begun and not ended that
     /// must not take long: anything but a body.
-    pub fn take(&mut self, mut bytes: &[u8], mut passes: impl FnMut(Frame)) -> bool {
+    pub fn take(&mut self, bytes: &[u8], mut passes: impl FnMut(Frame)) -> bool {
+        self.take_placed(bytes, |frame, _| passes(frame))
+    }
+
+    /// The same, with the place of each.
+    pub fn take_placed(&mut self, mut bytes: &[u8], mut passes: impl FnMut(Frame, Place)) -> bool {
+        let all = bytes.len();
         while let Some((first, rest)) = bytes.split_first() {
             if self.left > 0 {
                 let passed = self.left.min(bytes.len());
@@ -109,7 +136,10 @@ impl Frames {
                     continue;
                 }
                 match self.begin() {
-                    Some(frame) => passes(frame),
+                    Some(frame) => {
+                        let opened = 0 < frame.stream && frame.stream <= self.beyond;
+                        passes(frame, Place { end: all - bytes.len(), opened });
+                    }
                     None => continue,
                 }
             }
@@ -156,6 +186,9 @@ impl Frames {
 const PREFACE: usize = 24;
 const FRAME_START: usize = 9;
 const RESET_LENGTH: usize = 4;
+/// Behind three bytes of length.
+const KIND: usize = 3;
+const KIND_END: usize = KIND + 1;
 /// Without the reserved bit.
 const STREAM: u32 = u32::MAX >> 1;
 pub const DATA: u8 = 0;

@@ -4,7 +4,6 @@
 //! Held once per worker: the buffers in which a line is built are its own and are used again. Writing never waits, see [`sink`](super::sink).
 
 use std::cell::RefCell;
-use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -57,8 +56,8 @@ pub enum Value<'a> {
     Seconds(Duration),
     Address(SocketAddr),
     Time(SystemTime),
-    /// Text that needs no escape.
-    Id(&'a dyn Display),
+    /// Digits, which need no escape.
+    Id(&'a [u8]),
 }
 
 impl AccessLog {
@@ -108,7 +107,7 @@ impl AccessLog {
 
     /// Queues a line that was built elsewhere, without its line feed.
     pub fn push(&self, line: String) -> bool {
-        self.sink.as_ref().is_none_or(|sink| sink.push(line.into_bytes()))
+        self.sink.as_ref().is_none_or(|sink| sink.push(line.as_bytes()))
     }
 
     /// Waits until all lines are out, at most `patience`. Blocks: for the end of a process.
@@ -148,7 +147,7 @@ impl Line<'_, '_> {
                     Value::Seconds(seconds) => print::seconds(out, seconds),
                     Value::Address(address) => print::address(out, address),
                     Value::Time(time) => timestamp::write(out, time),
-                    Value::Id(id) => print::display(out, id),
+                    Value::Id(id) => out.extend_from_slice(id),
                 }
                 if let Some(place) = places.get_mut(field as usize) {
                     *place = start..out.len();

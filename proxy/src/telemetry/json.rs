@@ -1,7 +1,7 @@
 //! Writes JSON into a buffer, field by field, without a tree in between. For log lines and span files.
 //!
 //! Text may come from the network: control characters are escaped, bytes that are no UTF-8 become U+FFFD, and what is too long
-//! is cut. The output is one line, whatever comes in. Keys are ours; a key written twice is written twice.
+//! is cut. The output is one line, whatever comes in. Keys are ours and need no escape; a key written twice is written twice.
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
@@ -35,19 +35,19 @@ pub fn list(out: &mut Vec<u8>, fill: impl FnOnce(&mut List)) {
 }
 
 impl Object<'_> {
-    pub fn text(&mut self, key: &str, value: &str) {
+    pub fn text(&mut self, key: &'static str, value: &str) {
         self.key(key);
         write_text(self.out, value);
     }
 
     /// Bytes that should be text.
-    pub fn bytes(&mut self, key: &str, value: &[u8]) {
+    pub fn bytes(&mut self, key: &'static str, value: &[u8]) {
         self.key(key);
         write_bytes(self.out, value);
     }
 
     /// As [`bytes`](Object::bytes), but at most about `limit` bytes of it, and then `…`.
-    pub fn clipped(&mut self, key: &str, value: &[u8], limit: usize) {
+    pub fn clipped(&mut self, key: &'static str, value: &[u8], limit: usize) {
         let Some(head) = value.get(..limit).filter(|head| head.len() < value.len()) else {
             return self.bytes(key, value);
         };
@@ -57,33 +57,33 @@ impl Object<'_> {
         self.out.extend_from_slice("…\"".as_bytes());
     }
 
-    pub fn number(&mut self, key: &str, value: u64) {
+    pub fn number(&mut self, key: &'static str, value: u64) {
         self.key(key);
         print::number(self.out, value);
     }
 
-    pub fn integer(&mut self, key: &str, value: i64) {
+    pub fn integer(&mut self, key: &'static str, value: i64) {
         self.key(key);
         print::display(self.out, value);
     }
 
     /// `null` when it is not finite: JSON has no word for it.
-    pub fn float(&mut self, key: &str, value: f64) {
+    pub fn float(&mut self, key: &'static str, value: f64) {
         self.key(key);
         if value.is_finite() { print::display(self.out, value) } else { self.out.extend_from_slice(b"null") }
     }
 
-    pub fn boolean(&mut self, key: &str, value: bool) {
+    pub fn boolean(&mut self, key: &'static str, value: bool) {
         self.key(key);
         print::display(self.out, value);
     }
 
-    pub fn null(&mut self, key: &str) {
+    pub fn null(&mut self, key: &'static str) {
         self.key(key);
         self.out.extend_from_slice(b"null");
     }
 
-    pub fn time(&mut self, key: &str, value: SystemTime) {
+    pub fn time(&mut self, key: &'static str, value: SystemTime) {
         self.key(key);
         self.out.push(b'"');
         timestamp::write(self.out, value);
@@ -91,43 +91,51 @@ impl Object<'_> {
     }
 
     /// Seconds, to the nanosecond.
-    pub fn seconds(&mut self, key: &str, value: Duration) {
+    pub fn seconds(&mut self, key: &'static str, value: Duration) {
         self.key(key);
         print::seconds(self.out, value);
     }
 
     /// An address and its port, as text.
-    pub fn address(&mut self, key: &str, value: SocketAddr) {
+    pub fn address(&mut self, key: &'static str, value: SocketAddr) {
         self.key(key);
         self.out.push(b'"');
         print::address(self.out, value);
         self.out.push(b'"');
     }
 
-    /// Text that needs no escape, whatever the value: an id.
-    pub fn id(&mut self, key: &str, value: impl std::fmt::Display) {
+    /// A 64-bit number as text, as protobuf's JSON has it.
+    pub fn quoted(&mut self, key: &'static str, value: u64) {
         self.key(key);
         self.out.push(b'"');
-        print::display(self.out, value);
+        print::number(self.out, value);
         self.out.push(b'"');
     }
 
-    pub fn object(&mut self, key: &str, fill: impl FnOnce(&mut Object)) {
+    /// The digits of an id.
+    pub fn id(&mut self, key: &'static str, digits: &[u8]) {
+        debug_assert!(is_plain(digits));
+        self.key(key);
+        self.out.push(b'"');
+        self.out.extend_from_slice(digits);
+        self.out.push(b'"');
+    }
+
+    pub fn object(&mut self, key: &'static str, fill: impl FnOnce(&mut Object)) {
         self.key(key);
         object(self.out, fill);
     }
 
-    pub fn list(&mut self, key: &str, fill: impl FnOnce(&mut List)) {
+    pub fn list(&mut self, key: &'static str, fill: impl FnOnce(&mut List)) {
         self.key(key);
         list(self.out, fill);
     }
 
-    fn key(&mut self, key: &str) {
-        if !std::mem::take(&mut self.empty) {
-            self.out.push(b',');
-        }
-        write_text(self.out, key);
-        self.out.push(b':');
+    fn key(&mut self, key: &'static str) {
+        debug_assert!(is_plain(key.as_bytes()), "{key}");
+        self.out.extend_from_slice(if std::mem::take(&mut self.empty) { b"\"" } else { b",\"" });
+        self.out.extend_from_slice(key.as_bytes());
+        self.out.extend_from_slice(b"\":");
     }
 }
 
@@ -152,6 +160,12 @@ impl List<'_> {
         object(self.out, fill);
     }
 
+    /// The next item, for a caller who writes all of it: what stands in every span is written in as few pieces as can be.
+    pub fn item(&mut self) -> &mut Vec<u8> {
+        self.next();
+        self.out
+    }
+
     pub fn list(&mut self, fill: impl FnOnce(&mut List)) {
         self.next();
         list(self.out, fill);
@@ -164,7 +178,8 @@ impl List<'_> {
     }
 }
 
-fn write_text(out: &mut Vec<u8>, text: &str) {
+/// Appends one text, with its quotes.
+pub fn write_text(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     escape(out, text);
     out.push(b'"');
@@ -312,11 +327,11 @@ mod tests {
     #[test]
     fn hostile_text_stays_one_line_and_one_value() {
         let hostile = "\"},\n\r\t\\\u{0}\u{1b}[31m\u{7f}\u{2028}\u{2029}é😀";
-        let text = line(|line| line.text(hostile, hostile));
+        let text = line(|line| line.text("text", hostile));
         assert!(text.is_ascii() || text.chars().all(|char| !char.is_control()));
         assert_eq!(text.lines().count(), 1);
         let value = read_back(&text);
-        assert_eq!(value.as_mapping().and_then(|map| map.get(hostile)).and_then(|value| value.as_str()), Some(hostile));
+        assert_eq!(value.as_mapping().and_then(|map| map.get("text")).and_then(|value| value.as_str()), Some(hostile));
         assert!(text.contains("\\u0000\\u001b[31m\\u007f\\u2028\\u2029é😀"));
     }
 

@@ -38,7 +38,7 @@ pub struct Limits {
     pub lines: usize,
     /// Their bytes, those being written included.
     pub bytes: usize,
-    /// Bytes of one line.
+    /// Bytes of one line, its line feed included.
     pub line: usize,
     /// Rest between two batches.
     pub rest: Duration,
@@ -68,15 +68,22 @@ impl Sink {
         Ok(Sink(Arc::new(Queue { lines, waiting, limits, full, long })))
     }
 
-    /// Queues one line, given without its line feed. False if it was dropped.
-    pub fn push(&self, line: impl Into<Box<[u8]>>) -> bool {
-        let line = line.into();
+    /// Queues a copy of one line, given without its line feed. False if it was dropped.
+    pub fn push(&self, line: &[u8]) -> bool {
+        let mut whole = Vec::with_capacity(cost(line));
+        whole.extend_from_slice(line);
+        whole.push(b'\n');
+        self.give(whole)
+    }
+
+    /// Queues one line that ends with its line feed. False if it was dropped.
+    pub fn give(&self, line: Vec<u8>) -> bool {
         let Queue { lines, waiting, limits, full, long } = &*self.0;
-        if line.len() > limits.line {
+        let cost = line.len();
+        if cost > limits.line {
             long.add(1);
             return false;
         }
-        let cost = cost(&line);
         let fits = waiting.fetch_add(cost, Ordering::Relaxed) + cost <= limits.bytes;
         if fits && lines.try_send(line).is_ok() {
             return true;
@@ -116,7 +123,7 @@ impl fmt::Display for Target {
 }
 
 struct Queue {
-    lines: SyncSender<Box<[u8]>>,
+    lines: SyncSender<Vec<u8>>,
     /// Bytes queued and not yet written.
     waiting: Arc<AtomicUsize>,
     limits: Limits,
@@ -126,7 +133,7 @@ struct Queue {
 
 struct Thread {
     output: Output,
-    queue: Receiver<Box<[u8]>>,
+    queue: Receiver<Vec<u8>>,
     waiting: Arc<AtomicUsize>,
     batch: Vec<u8>,
     rest: Duration,
@@ -157,31 +164,39 @@ impl Thread {
         let mut written = 0;
         let end = loop {
             match self.queue.try_recv() {
-                Ok(line) => self.take(&line),
+                Ok(line) => written += self.take(&line),
                 Err(end) => break end,
             }
-            if self.batch.len() >= BATCH {
-                written += self.write();
-            }
         };
-        written += self.write();
+        written += self.flush();
         match end {
             TryRecvError::Empty => Ok(written),
             TryRecvError::Disconnected => Err(end),
         }
     }
 
-    fn take(&mut self, line: &[u8]) {
+    /// Short lines are written together, a long one as it lies. How many bytes were written.
+    fn take(&mut self, line: &[u8]) -> usize {
+        if line.len() >= LONG {
+            return self.flush() + self.write(line);
+        }
         self.batch.extend_from_slice(line);
-        self.batch.push(b'\n');
+        if self.batch.len() >= BATCH { self.flush() } else { 0 }
     }
 
-    fn write(&mut self) -> usize {
-        let size = self.batch.len();
-        if size == 0 {
+    fn flush(&mut self) -> usize {
+        let mut batch = std::mem::take(&mut self.batch);
+        let written = self.write(&batch);
+        batch.clear();
+        self.batch = batch;
+        written
+    }
+
+    fn write(&mut self, lines: &[u8]) -> usize {
+        if lines.is_empty() {
             return 0;
         }
-        let outcome = self.output.write(&self.batch, Instant::now());
+        let outcome = self.output.write(lines, Instant::now());
         self.failed.add(outcome.lost);
         self.lost += outcome.lost;
         match outcome.change {
@@ -196,10 +211,8 @@ impl Thread {
             }
             None => {}
         }
-        self.batch.clear();
-        self.batch.shrink_to(BATCH + LINE);
-        self.waiting.fetch_sub(size, Ordering::Release);
-        size
+        self.waiting.fetch_sub(lines.len(), Ordering::Release);
+        lines.len()
     }
 
     /// The own log cannot report its own failure through itself.
@@ -223,6 +236,8 @@ const BYTES: usize = 8 * 1024 * 1024;
 /// A request head is at most 64 KiB; a line says less than all of it.
 const LINE: usize = 64 * 1024;
 const BATCH: usize = 64 * 1024;
+/// What is not worth a copy to save a call.
+const LONG: usize = 16 * 1024;
 /// A rest of 10 ms lets 800,000 lines a second pass through the queue and is not felt by who reads a log.
 const REST: Duration = Duration::from_millis(10);
 const LOOK: Duration = Duration::from_secs(1);
@@ -268,7 +283,7 @@ mod tests {
                 let sink = sink.clone();
                 scope.spawn(move || {
                     for n in 0..2000 {
-                        assert!(sink.push(format!("{thread} {n}").into_bytes()));
+                        assert!(sink.push(format!("{thread} {n}").as_bytes()));
                     }
                 });
             }
@@ -288,7 +303,7 @@ mod tests {
         let path = dir.join("pipe");
         mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR).expect("a pipe");
         let (sink, registry) = open(path.clone(), Limits { lines: 10, ..quick() });
-        let kept = (0..100_000).filter(|_| sink.push([b'x'; 1023])).count();
+        let kept = (0..100_000).filter(|_| sink.push(&[b'x'; 1023])).count();
         assert!(kept <= 10 + BATCH / 1024, "a queue and a batch, not {kept}");
         assert_eq!(dropped(&registry, "full"), 100_000 - kept as u64);
         assert!(!sink.flush(Duration::from_millis(20)), "flush gives up");
@@ -303,12 +318,12 @@ mod tests {
         let dir = TestDir::new("sink-bytes");
         let path = dir.join("pipe");
         mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR).expect("a pipe");
-        let (sink, registry) = open(path, Limits { bytes: 1000, line: 600, ..quick() });
-        assert!(!sink.push(vec![b'x'; 601]));
+        let (sink, registry) = open(path, Limits { bytes: 1000, line: 601, ..quick() });
+        assert!(!sink.push(&[b'x'; 601]));
         assert_eq!(dropped(&registry, "too_long"), 1);
-        assert!(sink.push(vec![b'x'; 600]));
-        assert!(!sink.push(vec![b'x'; 600]));
-        assert!(sink.push(vec![b'x'; 300]));
+        assert!(sink.push(&[b'x'; 600]));
+        assert!(!sink.push(&[b'x'; 600]));
+        assert!(sink.push(&[b'x'; 300]));
         assert_eq!(dropped(&registry, "full"), 1);
     }
 
@@ -316,11 +331,11 @@ mod tests {
     fn a_file_that_is_moved_away_is_opened_anew() {
         let dir = TestDir::new("sink-rotate");
         let (sink, _registry) = open(dir.join("log"), quick());
-        sink.push(*b"one");
+        sink.push(b"one");
         assert!(sink.flush(Duration::from_secs(10)));
         fs::rename(dir.join("log"), dir.join("log.1")).expect("moved");
         thread::sleep(Duration::from_millis(30));
-        sink.push(*b"two");
+        sink.push(b"two");
         assert!(sink.flush(Duration::from_secs(10)));
         assert_eq!(fs::read_to_string(dir.join("log.1")).expect("old"), "one\n");
         assert_eq!(fs::read_to_string(dir.join("log")).expect("new"), "two\n");
@@ -330,11 +345,11 @@ mod tests {
     fn a_file_that_cannot_be_written_is_counted_and_tried_again() {
         let dir = TestDir::new("sink-broken");
         let (sink, registry) = open(dir.join("missing/log"), quick());
-        sink.push(*b"lost");
+        sink.push(b"lost");
         wait_for(|| dropped(&registry, "failed") == 1);
         fs::create_dir(dir.join("missing")).expect("made");
         wait_for(|| {
-            sink.push(*b"kept");
+            sink.push(b"kept");
             sink.flush(Duration::from_secs(10));
             fs::read_to_string(dir.join("missing/log")).is_ok_and(|text| text.starts_with("kept\n"))
         });

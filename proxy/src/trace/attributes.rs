@@ -3,7 +3,7 @@
 //! once for each form that spans are encoded in, and allocates only what is put together.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::propagate::Format;
 use super::sample::By;
@@ -13,9 +13,17 @@ use crate::error::{Fault, GrpcStatus};
 
 /// Takes attributes, in whatever form spans are encoded.
 pub trait Fields {
-    fn text(&mut self, key: &str, value: &str);
-    fn int(&mut self, key: &str, value: i64);
+    /// A key that somebody chose.
+    fn custom(&mut self, key: &str, value: &str);
     fn list(&mut self, key: &str, values: &[Cow<'_, str>]);
+    /// A key of ours, which needs no escape in any form.
+    fn text(&mut self, key: &'static str, value: &str);
+    fn int(&mut self, key: &'static str, value: i64);
+
+    /// As text, which need not be put together first.
+    fn address(&mut self, key: &'static str, value: IpAddr) {
+        self.text(key, &value.to_string());
+    }
 }
 
 /// A span beside the words of its batch.
@@ -43,7 +51,7 @@ impl<'a> Told<'a> {
         let method = if is_known(&method) { method } else { "HTTP".into() };
         match span.route.is_empty() {
             true => method,
-            false => format!("{method} {}", batch.text(span.route)).into(),
+            false => [&*method, " ", &*batch.text(span.route)].concat().into(),
         }
     }
 
@@ -107,7 +115,7 @@ impl<'a> Told<'a> {
                     to.text("url.query", &query);
                 }
                 to.text("url.scheme", scheme);
-                to.text("client.address", &span.client.to_canonical().to_string());
+                to.address("client.address", span.client.to_canonical());
                 if !span.agent.is_empty() {
                     to.text("user_agent.original", &batch.text(span.agent));
                 }
@@ -177,7 +185,7 @@ impl<'a> Told<'a> {
         let (address, port) = self.server();
         to.text("server.address", &address);
         to.int("server.port", port.into());
-        to.text("network.peer.address", &span.peer.ip().to_canonical().to_string());
+        to.address("network.peer.address", span.peer.ip().to_canonical());
         to.int("network.peer.port", span.peer.port().into());
         if let Some(error) = self.error() {
             to.text("error.type", &error);
@@ -354,11 +362,15 @@ mod tests {
     struct Lines(Vec<String>);
 
     impl Fields for Lines {
-        fn text(&mut self, key: &str, value: &str) {
+        fn custom(&mut self, key: &str, value: &str) {
             self.0.push(format!("{key}={value}"));
         }
 
-        fn int(&mut self, key: &str, value: i64) {
+        fn text(&mut self, key: &'static str, value: &str) {
+            self.0.push(format!("{key}={value}"));
+        }
+
+        fn int(&mut self, key: &'static str, value: i64) {
             self.0.push(format!("{key}={value}"));
         }
 

@@ -81,16 +81,16 @@ impl Custom {
     pub fn tell(&self, taken: &[u8], grpc: bool, to: &mut impl Fields) {
         for (place, attribute) in (0..).zip(&self.0) {
             if let (Key::Named(key), From::Always(value)) = (&attribute.key, &attribute.from) {
-                to.text(key, value);
+                to.custom(key, value);
                 continue;
             }
             let values = entries(taken).filter(|(of, _)| *of == place).map(|(_, value)| String::from_utf8_lossy(value));
             let values: Vec<Cow<'_, str>> = values.collect();
             match (&attribute.key, &values[..]) {
                 (_, []) => {}
-                (Key::Named(key), [value]) => to.text(key, value),
+                (Key::Named(key), [value]) => to.custom(key, value),
                 // RFC 9110 section 5.3: lines of one field are one list.
-                (Key::Named(key), values) => to.text(key, &values.join(", ")),
+                (Key::Named(key), values) => to.custom(key, &values.join(", ")),
                 (Key::Header(http, rpc), values) => to.list(if grpc { rpc } else { http }, values),
             }
         }
@@ -197,11 +197,15 @@ mod tests {
     struct Lines(Vec<String>);
 
     impl Fields for Lines {
-        fn text(&mut self, key: &str, value: &str) {
+        fn custom(&mut self, key: &str, value: &str) {
             self.0.push(format!("{key}={value}"));
         }
 
-        fn int(&mut self, key: &str, value: i64) {
+        fn text(&mut self, key: &'static str, value: &str) {
+            self.custom(key, value);
+        }
+
+        fn int(&mut self, key: &'static str, value: i64) {
             self.0.push(format!("{key}={value}"));
         }
 

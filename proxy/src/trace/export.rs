@@ -148,7 +148,8 @@ impl Exporter {
                 let mut senders = JoinSet::new();
                 let remotes = remotes.into_iter();
                 let outlets = remotes.map(|remote| Outlet::open(remote, &resource, &registry, &told, &mut senders));
-                let mut work = Work { files, outlets: outlets.collect(), resource, manner, in_flight, ended: late };
+                let mut work =
+                    Work { files, outlets: outlets.collect(), resource, manner, in_flight, ended: late, room: 0 };
                 work.run(queue, End(told)).await;
                 work.close();
                 while senders.join_next().await.is_some() {}
@@ -187,6 +188,8 @@ struct Work {
     in_flight: Gauge<AnyThread>,
     /// Spans that nobody was given when the time was up.
     ended: Counter<AnyThread>,
+    /// What the line before needed.
+    room: usize,
 }
 
 impl Work {
@@ -224,10 +227,17 @@ impl Work {
             outlet.ledger.entered(batch.len());
             outlet.take(batch, scratch);
         }
-        if !self.files.is_empty() {
-            scratch.clear();
-            json::encode(scratch, &self.resource, batch);
-            self.files.iter().for_each(|file| file.take(batch.len(), scratch));
+        if let Some((last, others)) = self.files.split_last() {
+            let mut spans = Told::all(batch);
+            for left in (1..=batch.len()).rev().step_by(LINE_SPANS) {
+                let mut line = Vec::with_capacity(self.room);
+                json::encode(&mut line, &self.resource, spans.by_ref().take(LINE_SPANS));
+                line.push(b'\n');
+                self.room = line.len();
+                let count = left.min(LINE_SPANS);
+                others.iter().for_each(|file| file.take(count, line.clone()));
+                last.take(count, line);
+            }
         }
         self.in_flight.add(-signed(batch.len()));
     }
@@ -257,8 +267,8 @@ impl Lines {
         })
     }
 
-    fn take(&self, spans: usize, line: &[u8]) {
-        let counter = if self.sink.push(line) { &self.exported } else { &self.dropped };
+    fn take(&self, spans: usize, line: Vec<u8>) {
+        let counter = if self.sink.give(line) { &self.exported } else { &self.dropped };
         counter.add(spans as u64);
     }
 }
@@ -324,7 +334,9 @@ impl Outlet {
 const ALL: &str = "*";
 /// Batches that wait for the encoder: with 128 spans each, about 8 MiB at worst.
 const QUEUE: usize = 64;
-/// A line carries one batch, whose paths may be long.
+/// Spans of one line: few enough that it is still at hand, in the cache, when it is written.
+const LINE_SPANS: usize = 32;
+/// A span's words may be long.
 const LINE: usize = 4 * 1024 * 1024;
 /// For one destination to take what it was given.
 const PATIENCE: Duration = Duration::from_secs(5);

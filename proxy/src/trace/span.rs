@@ -211,7 +211,9 @@ impl Batch {
 
     /// A span's word. It may come from outside: what is no UTF-8 is replaced.
     pub fn text(&self, words: Words) -> Cow<'_, str> {
-        String::from_utf8_lossy(self.bytes(words))
+        let bytes = self.bytes(words);
+        // Nearly all is ASCII, which this sees much sooner than a conversion that looks for what to replace.
+        str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
     }
 }
 

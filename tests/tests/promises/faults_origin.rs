@@ -29,8 +29,7 @@ impl End {
                 wire.rest().await;
             }
             Reset => {
-                // What was written must be on its way.
-                tokio::time::sleep(Duration::from_millis(30)).await;
+                wire.taken().await;
                 wire.reset();
             }
             Stay => drop(wire.rest().await),
@@ -52,7 +51,7 @@ enum Seen {
 }
 use Seen::{Cut, Gone, Status, Whole};
 
-async fn assert_seen(proxy: &Proxy, protocol: Protocol, method: &str, expected: Seen, what: &str) {
+async fn assert_seen(proxy: &Proxy, protocol: Protocol, method: &str, expected: Seen, end: End, what: &str) {
     let mut client = Client::connect(protocol, proxy.address("in")).await;
     let body = if method == "POST" { "the body" } else { "" };
     let request = client.request(method, "/").body(full(body)).expect("request");
@@ -77,7 +76,9 @@ async fn assert_seen(proxy: &Proxy, protocol: Protocol, method: &str, expected: 
     };
     assert!(seen.starts_with(&expected), "{what}: expected {expected}, saw {seen}");
     // The end that comes behind a whole answer is not to meet the next request.
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    if end != Stay {
+        no_connection(proxy).await;
+    }
 }
 
 /// Short times, so that what is left open must be closed by the proxy.
@@ -88,6 +89,10 @@ fn between(address: std::net::SocketAddr, upstream: Protocol, route: &str) -> Pr
 
 async fn nothing_left(proxy: &Proxy) {
     proxy.at_rest().await;
+    no_connection(proxy).await;
+}
+
+async fn no_connection(proxy: &Proxy) {
     let open = || proxy.metric("spanmesh_proxy_upstream_connections_active", &[]);
     eventually("no connection to the origin is left", || open() == 0.0).await;
 }
@@ -161,7 +166,7 @@ fn an_http1_origin_that_breaks_anywhere_is_told_apart_and_never_passed_off_as_wh
                 // One after the other: what one leaves behind must not reach the next.
                 for (turn, method) in ["GET", "POST"].into_iter().enumerate() {
                     let what = format!("{protocol:?} {method} {answer:?} {end:?}");
-                    assert_seen(&proxy, protocol, method, *seen, &what).await;
+                    assert_seen(&proxy, protocol, method, *seen, *end, &what).await;
                     assert_flag(&proxy, 2 * number + turn + 1, flag, &what).await;
                 }
             }
@@ -359,7 +364,7 @@ fn an_http2_origin_that_breaks_anywhere_is_told_apart_and_never_passed_off_as_wh
                 let proxy = between(address, Protocol::Http2, "");
                 for (turn, method) in ["GET", "POST"].into_iter().enumerate() {
                     let what = format!("{protocol:?} {method}: the origin {name}");
-                    assert_seen(&proxy, protocol, method, seen, &what).await;
+                    assert_seen(&proxy, protocol, method, seen, end, &what).await;
                     assert_flag(&proxy, turn + 1, flag, &what).await;
                     // It may have acted on what it saw.
                     assert_eq!(asked.get(), turn + 1, "{what}");
@@ -440,7 +445,7 @@ fn a_refused_stream_goes_out_again_by_the_routes_policy_and_arrives_once() {
             .await;
             let retry = ", retry: {attempts: 1, on: [refusedStream], backoff: 1ms}";
             let proxy = between(address, Protocol::Http2, retry);
-            assert_seen(&proxy, protocol, "POST", Whole("whole"), "refused once").await;
+            assert_seen(&proxy, protocol, "POST", Whole("whole"), Stay, "refused once").await;
             assert_eq!(answered.get(), 1);
             assert_flag(&proxy, 1, "ok", "refused once").await;
             nothing_left(&proxy).await;
@@ -484,7 +489,7 @@ fn an_end_without_tls_own_goodbye_is_no_end_of_a_body() {
                 .await;
                 let proxy = secure(&authority, address);
                 let what = format!("{protocol:?} {answer:?} goodbye: {goodbye}");
-                assert_seen(&proxy, protocol, "GET", seen, &what).await;
+                assert_seen(&proxy, protocol, "GET", seen, Close, &what).await;
                 assert_flag(&proxy, 1, flag, &what).await;
                 nothing_left(&proxy).await;
             });
@@ -527,7 +532,7 @@ fn an_origin_that_leaves_during_the_handshake_is_a_503() {
                 .await;
                 let proxy = secure(&authority, address);
                 let what = format!("{protocol:?} after {read}: {answer:?} {end:?}");
-                assert_seen(&proxy, protocol, "POST", Status(status), &what).await;
+                assert_seen(&proxy, protocol, "POST", Status(status), end, &what).await;
                 assert_flag(&proxy, 1, flag, &what).await;
                 nothing_left(&proxy).await;
             });

@@ -53,6 +53,24 @@ fn a_head_below_the_engines_smallest_buffer_is_refused_too() {
     too_large("headerBytes: 1Ki", "header_bytes", || vec![("x-large".into(), "y".repeat(1500))]);
 }
 
+/// The engine's own limit, in reach where heads may be large.
+#[test]
+fn a_target_of_too_many_bytes_is_logged_with_the_status_that_it_got() {
+    run(async {
+        let origin = Origin::hello(Protocol::Http1).await;
+        let proxy = limited(&origin, "headerBytes: 200Ki").await;
+        let mut wire = Wire::connect(proxy.address("in")).await;
+        wire.write(format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", "y".repeat(65_000))).await;
+        assert!(wire.head().await.starts_with("HTTP/1.1 200 "));
+        wire.until("hello").await;
+        wire.write(format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", "y".repeat(66_000))).await;
+        assert!(wire.head().await.starts_with("HTTP/1.1 414 "));
+        let line = proxy.logged(2).await.remove(1);
+        assert_eq!((&line["flag"], &line["status"]), (&"too_large".into(), &414.into()));
+        assert_eq!((reached(&proxy, "target_bytes"), reached(&proxy, "header_count")), (1.0, 0.0));
+    });
+}
+
 #[test]
 fn a_head_of_too_many_fields_is_refused() {
     too_large("", "header_count", || (0..120).map(|number| (format!("x-{number}"), "y".into())).collect());

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::Response;
-use rustix::process::Signal;
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 use spanmesh_tests::origin::full;
 use spanmesh_tests::process::{self, Start};
 use spanmesh_tests::{Client, Dir, Origin, Process, Protocol, Proxy, Wire, eventually, run};
@@ -99,6 +99,65 @@ fn without_file_descriptors_it_serves_what_it_has_and_recovers() {
         proxy.signal(Signal::TERM);
         assert_eq!(proxy.exit_code().await, Some(0), "{}", proxy.said());
     });
+}
+
+/// Not one descriptor is left, on a proxy that had plenty: accept itself fails.
+#[test]
+fn accept_that_fails_is_tried_again_and_nobody_who_waits_is_lost() {
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        run(async move {
+            let (origin, other) = (Origin::hello(protocol).await, Origin::hello(protocol).await);
+            let dir = Dir::new();
+            let yaml = format!(
+                "listeners:\n- name: in\n  mode: inbound\n  address: '127.0.0.1:0'\n  protocol: http\n  routes:\n  \
+                 - {{name: other, match: {{pathPrefix: /other}}, upstream: other}}\n  - {{name: app, upstream: app}}\n\
+                 upstreams:\n- {{name: app, addresses: ['{}'], protocol: {proto}, idleTimeout: 60s}}\n\
+                 - {{name: other, addresses: ['{}'], protocol: {proto}}}\n",
+                origin.address,
+                other.address,
+                proto = protocol.word()
+            );
+            let proxy = Process::start(PROGRAM, dir.as_ref(), &yaml).await;
+            let mut client = Client::connect(protocol, proxy.address("in")).await;
+            assert_eq!(client.get("/").await.status, 200);
+            eventually("it is logged", || process::log(dir.as_ref()).len() == 1).await;
+
+            let before = open_files_limit(proxy.id(), Some(3));
+            let mut waiting = Vec::new();
+            for _ in 0..5 {
+                let mut wire = Wire::connect(proxy.address("in")).await;
+                wire.write("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+                waiting.push(wire);
+            }
+            for _ in 0..20 {
+                assert_eq!(client.get("/").await.status, 200, "what is there goes on");
+            }
+            assert_eq!(client.get("/other").await.status, 503, "no descriptor for a connection to the origin");
+            let ticks = processor_ticks(proxy.id());
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            let ticks = processor_ticks(proxy.id()) - ticks;
+            assert!(ticks < 40, "accept spins: {ticks} of 200 ticks");
+            assert_eq!(client.get("/").await.status, 200);
+
+            open_files_limit(proxy.id(), before);
+            for wire in &mut waiting {
+                assert!(wire.head().await.starts_with("HTTP/1.1 200 "), "whoever waited is served");
+            }
+            assert_eq!(client.get("/other").await.status, 200);
+            let failed = proxy.metric("spanmesh_proxy_accept_errors_total", &["kind=\"files\""]);
+            assert!((2.0..100.0).contains(&failed), "{failed} in two seconds");
+            let log = process::log(dir.as_ref());
+            assert_eq!(log.iter().filter(|line| line["flag"] == "overload").count(), 1, "{log:?}");
+        });
+    }
+}
+
+/// Sets the soft limit of a process of ours and returns what it was.
+fn open_files_limit(process: u32, current: Option<u64>) -> Option<u64> {
+    let process = Pid::from_raw(i32::try_from(process).expect("a process")).expect("a process");
+    // The hard one is inherited.
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    prlimit(Some(process), Resource::Nofile, Rlimit { current, maximum }).expect("a limit").current
 }
 
 fn open_files(process: u32) -> usize {

@@ -122,13 +122,13 @@ impl Supply {
                 let Some(wait) = self.continue_wait else { return Ok(RequestBody::direct(body, exchange)) };
                 let gate = Gate::new(wait);
                 let opener = gate.opener();
-                let informed = exchange.connection().worker.meters.informational();
                 if lease.version() != Version::HTTP_2 {
                     request.headers_mut().insert(EXPECT, HeaderValue::from_static("100-continue"));
                 }
-                hyper::ext::on_informational(request, move |answer| match answer.status() {
-                    StatusCode::CONTINUE => opener.open(),
-                    other => informed.dropped(other),
+                hyper::ext::on_informational(request, move |answer| {
+                    if answer.status() == StatusCode::CONTINUE {
+                        opener.open();
+                    }
                 });
                 self.gate = Some(gate.clone());
                 Ok(RequestBody::gated(body, gate, exchange))
@@ -159,7 +159,6 @@ fn shape(job: &Job<'_>, lease: &Lease) -> Result<Request<()>, Missed> {
     *request.version_mut() = if lease.version() == Version::HTTP_2 { Version::HTTP_2 } else { Version::HTTP_11 };
     *request.headers_mut() = fields;
     if lease.version() != Version::HTTP_2 {
-        *request.extensions_mut() = job.exchange.connection().worker.meters.counts_informational();
         headers::join_cookies(request.headers_mut());
         if request.headers().contains_key(TE) {
             request.headers_mut().insert(CONNECTION, HeaderValue::from_static("te"));

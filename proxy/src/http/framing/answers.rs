@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::lines::{Line, Lines};
+use crate::meters::Informed;
 
 /// Shared with who sends requests on the connection.
 #[derive(Clone, Debug, Default)]
@@ -31,17 +32,19 @@ impl Awaited {
     }
 }
 
-/// An origin's socket. Reading from it fails with `InvalidData` where an answer's head can be read in two ways.
+/// An origin's socket. Reading from it fails with `InvalidData` where an answer's head can be read in two ways. Interim
+/// answers, which are not forwarded, are counted here.
 pub struct Answering<T> {
     io: T,
     awaited: Awaited,
     heads: Heads,
+    informed: Informed,
 }
 
 impl<T> Answering<T> {
     /// `head_line`: as long as the engine lets a head be.
-    pub fn new(io: T, awaited: Awaited, head_line: usize) -> Self {
-        Self { io, awaited, heads: Heads::new(head_line) }
+    pub fn new(io: T, awaited: Awaited, head_line: usize, informed: Informed) -> Self {
+        Self { io, awaited, heads: Heads::new(head_line), informed }
     }
 }
 
@@ -53,7 +56,12 @@ impl<T: AsyncRead + Unpin> AsyncRead for Answering<T> {
         if bytes.is_empty() || !self.awaited.is_awaited() {
             return polled;
         }
-        match self.heads.take(bytes) {
+        let this = &mut *self;
+        match this.heads.take(bytes, |interim| match interim {
+            Interim::EarlyHints => this.informed.early_hints(),
+            Interim::Other => this.informed.others(),
+            Interim::Continue => {}
+        }) {
             Heard::More => polled,
             Heard::Head => {
                 self.awaited.came();
@@ -98,8 +106,17 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Answering<T> {
 struct Heads {
     lines: Lines,
     head_line: usize,
-    /// The status line has come, and it is an interim one.
-    interim: Option<bool>,
+    /// The status line has come; of an interim head, which.
+    status: Option<Option<Interim>>,
+}
+
+/// A head before the last. The switch to another protocol is none: it ends what is read here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Interim {
+    /// The client is told, if it waits for that.
+    Continue,
+    EarlyHints,
+    Other,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,10 +129,10 @@ enum Heard {
 
 impl Heads {
     fn new(head_line: usize) -> Self {
-        Self { lines: Lines::default(), head_line, interim: None }
+        Self { lines: Lines::default(), head_line, status: None }
     }
 
-    fn take(&mut self, bytes: &[u8]) -> Heard {
+    fn take(&mut self, bytes: &[u8], mut tell: impl FnMut(Interim)) -> Heard {
         let mut rest = bytes;
         while !rest.is_empty() {
             let before = rest;
@@ -126,16 +143,15 @@ impl Heads {
             }
             let line = self.lines.take(before, rest);
             let Some(text) = line.strip_suffix(b"\r\n") else { return Heard::Ambiguous };
-            match (self.interim, text.first()) {
+            match (self.status, text.first()) {
                 // RFC 9112 §2.2 forgives empty lines to clients only: here one is what is left of an earlier answer.
                 (None, None) => return Heard::Ambiguous,
-                (None, Some(_)) => self.interim = Some(is_interim(text)),
+                (None, Some(_)) => self.status = Some(interim(text)),
                 (Some(interim), None) => {
-                    self.interim = None;
+                    self.status = None;
                     self.lines.free();
-                    if !interim {
-                        return Heard::Head;
-                    }
+                    let Some(interim) = interim else { return Heard::Head };
+                    tell(interim);
                     continue;
                 }
                 (Some(_), Some(b' ' | b'\t')) => return Heard::Ambiguous,
@@ -147,10 +163,15 @@ impl Heads {
     }
 }
 
-/// `HTTP/1.1 1xx`, but not the switch to another protocol, which ends what is read here.
-fn is_interim(line: &[u8]) -> bool {
-    let status = line.get(VERSION..).unwrap_or_default();
-    status.starts_with(b"1") && !status.starts_with(b"101")
+/// Of `HTTP/1.1 1xx`.
+fn interim(line: &[u8]) -> Option<Interim> {
+    match line.get(VERSION..)?.first_chunk()? {
+        b"100" => Some(Interim::Continue),
+        b"101" => None,
+        b"103" => Some(Interim::EarlyHints),
+        [b'1', ..] => Some(Interim::Other),
+        [_, _, _] => None,
+    }
 }
 
 const VERSION: usize = b"HTTP/1.1 ".len();
@@ -160,10 +181,12 @@ const FUZZED: usize = 256;
 /// However the bytes are cut, they tell the same.
 pub fn fuzz_answers(bytes: &[u8]) {
     let (mut whole, mut piecewise) = (Heads::new(FUZZED), Heads::new(FUZZED));
-    let at_once = whole.take(bytes);
-    let mut one_by_one = bytes.iter().map(|byte| piecewise.take(std::slice::from_ref(byte)));
+    let (mut told, mut told_in_bytes) = (Vec::new(), Vec::new());
+    let at_once = whole.take(bytes, |interim| told.push(interim));
+    let mut one_by_one =
+        bytes.iter().map(|byte| piecewise.take(std::slice::from_ref(byte), |interim| told_in_bytes.push(interim)));
     let in_bytes = one_by_one.find(|heard| *heard != Heard::More).unwrap_or(Heard::More);
-    assert_eq!(at_once, in_bytes);
+    assert_eq!((at_once, told), (in_bytes, told_in_bytes));
 }
 
 #[cfg(test)]
@@ -172,7 +195,7 @@ mod tests {
 
     fn heard(bytes: &str) -> Heard {
         fuzz_answers(bytes.as_bytes());
-        Heads::new(FUZZED).take(bytes.as_bytes())
+        Heads::new(FUZZED).take(bytes.as_bytes(), |_| {})
     }
 
     #[test]
@@ -182,6 +205,16 @@ mod tests {
         assert_eq!(heard("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nA: b\r\n\r\n"), Heard::More);
         assert_eq!(heard("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204\r\n\r\n"), Heard::Head);
         assert_eq!(heard("HTTP/1.1 101 Switching\r\n\r\n\n"), Heard::Head);
+    }
+
+    #[test]
+    fn interim_heads_are_told_by_their_kind() {
+        let mut told = Vec::new();
+        let bytes =
+            "HTTP/1.1 103 Early\r\nA: b\r\n\r\nHTTP/1.1 102 \r\n\r\nHTTP/1.1 100 \r\n\r\nHTTP/1.1 200 OK\r\n\r\n";
+        assert_eq!(Heads::new(FUZZED).take(bytes.as_bytes(), |interim| told.push(interim)), Heard::Head);
+        assert_eq!(told, [Interim::EarlyHints, Interim::Other, Interim::Continue]);
+        assert_eq!((interim(b"HTTP/1.1 1"), interim(b"HTTP/1.1"), interim(b"HTTP/1.1 200")), (None, None, None));
     }
 
     #[test]

@@ -2,27 +2,28 @@
 //! are lower-case hexadecimal, 64-bit integers are decimal strings.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use crate::telemetry::json::{self, List, Object};
+use crate::telemetry::print;
 use crate::trace::attributes::{Fields, Told};
-use crate::trace::span::Batch;
 
 /// What all spans of this process have in common.
 #[derive(Clone, Debug, Default)]
 pub struct Resource(pub Vec<(Cow<'static, str>, String)>);
 
-pub fn encode(out: &mut Vec<u8>, resource: &Resource, batch: &Batch) {
+pub fn encode<'a>(out: &mut Vec<u8>, resource: &Resource, spans: impl Iterator<Item = Told<'a>>) {
     json::object(out, |request| {
         request.list("resourceSpans", |list| {
             list.object(|entry| {
                 entry.object("resource", |described| {
                     described.list("attributes", |list| {
                         for (key, value) in resource.0.iter().filter(|(_, value)| !value.is_empty()) {
-                            attribute(list, key, |field| field.text("stringValue", value));
+                            Attributes(list).custom(key, value);
                         }
                     });
                 });
-                entry.list("scopeSpans", |list| list.object(|entry| scope(entry, batch)));
+                entry.list("scopeSpans", |list| list.object(|entry| scope(entry, spans)));
             });
         });
     });
@@ -33,13 +34,13 @@ pub fn entry(out: &mut Vec<u8>, told: &Told<'_>) {
     json::object(out, |object| span(object, told));
 }
 
-fn scope(entry: &mut Object, batch: &Batch) {
+fn scope<'a>(entry: &mut Object, spans: impl Iterator<Item = Told<'a>>) {
     entry.object("scope", |scope| {
         scope.text("name", "spanmesh");
         scope.text("version", env!("CARGO_PKG_VERSION"));
     });
     entry.list("spans", |list| {
-        for told in Told::all(batch) {
+        for told in spans {
             list.object(|object| span(object, &told));
         }
     });
@@ -47,25 +48,25 @@ fn scope(entry: &mut Object, batch: &Batch) {
 
 fn span(object: &mut Object, told: &Told<'_>) {
     let span = told.span;
-    object.text("traceId", &span.trace.to_string());
-    object.text("spanId", &span.id.to_string());
+    object.id("traceId", &span.trace.to_digits());
+    object.id("spanId", &span.id.to_digits());
     if !span.context.state.is_empty() {
         object.text("traceState", &told.state());
     }
     if let Some(parent) = span.parent {
-        object.text("parentSpanId", &parent.to_string());
+        object.id("parentSpanId", &parent.to_digits());
     }
     object.number("flags", u64::from(span.flags));
     object.text("name", &told.name());
     object.number("kind", span.kind as u64);
-    object.text("startTimeUnixNano", &span.start_nanos.to_string());
-    object.text("endTimeUnixNano", &span.end_nanos.to_string());
+    object.quoted("startTimeUnixNano", span.start_nanos);
+    object.quoted("endTimeUnixNano", span.end_nanos);
     object.list("attributes", |list| told.describe(&mut Attributes(list)));
     if let Some((trace, id)) = span.context.link {
         object.list("links", |list| {
             list.object(|link| {
-                link.text("traceId", &trace.to_string());
-                link.text("spanId", &id.to_string());
+                link.id("traceId", &trace.to_digits());
+                link.id("spanId", &id.to_digits());
             });
         });
     }
@@ -76,31 +77,64 @@ fn span(object: &mut Object, told: &Told<'_>) {
 
 struct Attributes<'a, 'b>(&'a mut List<'b>);
 
+impl Attributes<'_, '_> {
+    /// The attribute up to its value.
+    fn open<const N: usize>(&mut self, key: &'static str, kind: &[u8; N]) -> &mut Vec<u8> {
+        let out = self.0.item();
+        out.extend_from_slice(b"{\"key\":\"");
+        out.extend_from_slice(key.as_bytes());
+        out.extend_from_slice(kind);
+        out
+    }
+}
+
 impl Fields for Attributes<'_, '_> {
-    fn text(&mut self, key: &str, value: &str) {
-        attribute(self.0, key, |field| field.text("stringValue", value));
+    fn custom(&mut self, key: &str, value: &str) {
+        let out = self.0.item();
+        out.extend_from_slice(b"{\"key\":");
+        json::write_text(out, key);
+        out.extend_from_slice(b",\"value\":{\"stringValue\":");
+        json::write_text(out, value);
+        out.extend_from_slice(b"}}");
     }
 
-    fn int(&mut self, key: &str, value: i64) {
-        attribute(self.0, key, |field| field.text("intValue", &value.to_string()));
+    fn text(&mut self, key: &'static str, value: &str) {
+        let out = self.open(key, TEXT);
+        json::write_text(out, value);
+        out.extend_from_slice(b"}}");
+    }
+
+    fn int(&mut self, key: &'static str, value: i64) {
+        let out = self.open(key, INT);
+        if value < 0 {
+            out.push(b'-');
+        }
+        print::number(out, value.unsigned_abs());
+        out.extend_from_slice(b"\"}}");
+    }
+
+    fn address(&mut self, key: &'static str, value: IpAddr) {
+        let out = self.open(key, TEXT);
+        out.push(b'"');
+        print::ip(out, value);
+        out.extend_from_slice(b"\"}}");
     }
 
     fn list(&mut self, key: &str, values: &[Cow<'_, str>]) {
-        attribute(self.0, key, |field| {
-            field.object("arrayValue", |array| {
-                array.list("values", |list| {
-                    values.iter().for_each(|value| list.object(|item| item.text("stringValue", value)));
+        self.0.object(|entry| {
+            entry.text("key", key);
+            entry.object("value", |field| {
+                field.object("arrayValue", |array| {
+                    array.list("values", |list| {
+                        values.iter().for_each(|value| list.object(|item| item.text("stringValue", value)));
+                    });
                 });
             });
         });
     }
 }
 
-fn attribute(list: &mut List, key: &str, fill: impl FnOnce(&mut Object)) {
-    list.object(|entry| {
-        entry.text("key", key);
-        entry.object("value", fill);
-    });
-}
-
+const TEXT: &[u8; 25] = b"\",\"value\":{\"stringValue\":";
+/// A 64-bit integer is text in protobuf's JSON.
+const INT: &[u8; 23] = b"\",\"value\":{\"intValue\":\"";
 const STATUS_ERROR: u64 = 2;

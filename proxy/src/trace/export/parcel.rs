@@ -7,7 +7,6 @@ use bytes::Bytes;
 use super::json::{self, Resource};
 use super::protobuf;
 use crate::trace::attributes::Told;
-use crate::trace::span::Batch;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -69,7 +68,7 @@ impl Envelope {
                 protobuf::scope(&mut scope);
             }
             Format::Json => {
-                json::encode(&mut head, resource, &Batch::default());
+                json::encode(&mut head, resource, std::iter::empty());
                 head.truncate(head.len().saturating_sub(JSON_END.len()));
             }
         }
@@ -122,6 +121,7 @@ const AROUND: usize = 32;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::trace::span::Batch;
 
     fn resource() -> Resource {
         Resource(vec![("service.name".into(), "a".into()), ("service.version".into(), String::new())])
@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn an_empty_request_is_the_one_that_is_encoded_at_once() {
         let (mut json, mut protobuf) = (Vec::new(), Vec::new());
-        json::encode(&mut json, &resource(), &Batch::default());
+        json::encode(&mut json, &resource(), std::iter::empty());
         protobuf::encode(&mut protobuf, &resource(), &Batch::default());
         for (format, whole) in [(Format::Json, json), (Format::Protobuf, protobuf)] {
             assert_eq!(Envelope::new(format, &resource()).wrap(&Parcel::default()), whole, "{format:?}");

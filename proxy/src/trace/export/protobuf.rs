@@ -2,8 +2,10 @@
 //! opentelemetry-proto own every string, which costs more than the encoding; they read this back in the tests.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use super::json::Resource;
+use crate::telemetry::print;
 use crate::trace::attributes::{Fields, Told};
 use crate::trace::span::Batch;
 
@@ -31,7 +33,7 @@ pub fn request(out: &mut Vec<u8>, resource: &[u8], scope: &[u8], spans: &[u8]) {
 /// `ResourceSpans.resource`.
 pub fn resource(out: &mut Vec<u8>, resource: &Resource) {
     let attributes = resource.0.iter().filter(|(_, value)| !value.is_empty());
-    message(out, 1, |out| attributes.for_each(|(key, value)| Attributes(out, 1).text(key, value)));
+    message(out, 1, |out| attributes.for_each(|(key, value)| Attributes(out, 1).custom(key, value)));
 }
 
 /// `ScopeSpans.scope`.
@@ -79,14 +81,18 @@ fn span(out: &mut Vec<u8>, told: &Told<'_>) {
 struct Attributes<'a>(&'a mut Vec<u8>, u32);
 
 impl Fields for Attributes<'_> {
-    fn text(&mut self, key: &str, value: &str) {
+    fn text(&mut self, key: &'static str, value: &str) {
+        self.custom(key, value);
+    }
+
+    fn custom(&mut self, key: &str, value: &str) {
         message(self.0, self.1, |out| {
             bytes(out, 1, key.as_bytes());
             message(out, 2, |out| bytes(out, 1, value.as_bytes()));
         });
     }
 
-    fn int(&mut self, key: &str, value: i64) {
+    fn int(&mut self, key: &'static str, value: i64) {
         message(self.0, self.1, |out| {
             bytes(out, 1, key.as_bytes());
             message(out, 2, |out| number(out, 3, value.cast_unsigned()));
@@ -101,6 +107,14 @@ impl Fields for Attributes<'_> {
                     values.iter().for_each(|value| message(out, 1, |out| bytes(out, 1, value.as_bytes())));
                 });
             });
+        });
+    }
+
+    fn address(&mut self, key: &'static str, value: IpAddr) {
+        message(self.0, self.1, |out| {
+            bytes(out, 1, key.as_bytes());
+            // A string's wire form is a message's: its length, then what it is.
+            message(out, 2, |out| message(out, 1, |out| print::ip(out, value)));
         });
     }
 }
