@@ -20,7 +20,7 @@ use spanmesh_proxy::telemetry::metrics::{Registry, family};
 use spanmesh_proxy::trace::export::Exporter;
 use spanmesh_proxy::trace::export::json::Resource;
 use spanmesh_proxy::trace::export::settings::Destination;
-use spanmesh_proxy::trace::span::{Batch, Kind, Protocol, RouteSource, Side, Span};
+use spanmesh_proxy::trace::span::{Batch, Kind, Protocol, RouteSource, Side, Span, Words};
 
 fn main() -> Result<(), Box<dyn Error>> {
     for round in 0..3 {
@@ -52,7 +52,7 @@ fn measure(fields: &str) -> Result<(f64, f64, f64), Box<dyn Error>> {
     let destinations = config.policy.destinations.iter().map(|to| Destination::new(to).expect("usable")).collect();
     let registry = Registry::new();
     let resource = Resource(vec![("service.name".into(), "cart".into()), ("service.namespace".into(), "shop".into())]);
-    let exporter = Exporter::start(destinations, resource, &registry)?;
+    let exporter = Exporter::start(destinations, resource, Default::default(), &registry)?;
     stay_on(last)?;
     let receiver = thread::spawn(move || discard(&listener));
     let batches = exporter.batches();
@@ -125,6 +125,7 @@ fn batch(first: u64) -> Batch {
             route: batch.word(b"/carts/{id}/items", 64),
             route_source: Some(RouteSource::Configured),
             agent: batch.word(b"Mozilla/5.0 (X11; Linux x86_64)", 64),
+            custom: Words::default(),
             context: Default::default(),
             times: Default::default(),
         };

@@ -11,6 +11,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -24,12 +25,14 @@ use crate::identity::certs::CertificateError;
 use crate::net::listen;
 use crate::shared::Shared;
 use crate::system;
-use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::access_log::{AccessLog, Style};
 use crate::telemetry::log::{self, LogControl};
 use crate::telemetry::metrics::Registry;
 use crate::telemetry::sink;
 use crate::trace::export::Exporter;
 use crate::trace::export::settings::{Destination, SettingsError};
+use crate::trace::manner::Manner;
+use crate::trace::redact::Redactor;
 use crate::worker::run::{self, Plan, Stop};
 
 /// A proxy that runs in threads of this process.
@@ -51,10 +54,19 @@ pub struct Bound {
 #[derive(Debug)]
 pub enum StartError {
     Config(Vec<Problem>),
-    Bind { what: String, address: SocketAddr, error: io::Error },
+    Bind {
+        what: String,
+        address: SocketAddr,
+        error: io::Error,
+    },
     Certificate(CertificateError),
-    Upstream { name: String, text: String },
+    Upstream {
+        name: String,
+        text: String,
+    },
     Destination(String),
+    /// The key that secrets are hashed with.
+    Key(PathBuf, String),
     Handover(HandoverError),
     Log(String),
     System(io::Error),
@@ -112,6 +124,7 @@ struct Parts {
     health: Health,
     access_log: AccessLog,
     exporter: Option<Exporter>,
+    manner: Arc<Manner>,
     tls: tls::Configured,
     shared: Shared,
     memory: system::memory::MemoryWatch,
@@ -119,15 +132,23 @@ struct Parts {
 
 impl Parts {
     fn new(config: &Arc<Config>, registry: &Registry, log: LogControl) -> Result<Self, StartError> {
-        let target = match &config.telemetry.access_log.to {
+        let target = match config.telemetry.access_log.target(config.role) {
             LogTarget::None => None,
             LogTarget::Stdout => Some(sink::Target::Stdout),
-            LogTarget::File(path) => Some(sink::Target::File(path.clone())),
+            LogTarget::File(path) => Some(sink::Target::File(path)),
         };
         let memory = system::memory::MemoryWatch::new();
+        let redactor = redactor(config)?;
+        let style = Style {
+            format: config.telemetry.access_log.format.clone(),
+            requests: config.telemetry.access_log.requests(config.role),
+            redactor: redactor.clone(),
+        };
+        let manner = Arc::new(Manner::new(&config.policy, redactor));
         Ok(Self {
-            access_log: AccessLog::open(target, registry).map_err(StartError::System)?,
-            exporter: exporter(config, registry)?,
+            access_log: AccessLog::open(target, style, registry).map_err(StartError::System)?,
+            exporter: exporter(config, manner.clone(), registry)?,
+            manner,
             tls: tls::Configured::new(config)?,
             shared: Shared::new(memory.clone(), config.limits.pipe_bytes, window_bytes(config)),
             memory,
@@ -147,7 +168,17 @@ fn window_bytes(config: &Config) -> usize {
         .map_or(config.limits.window_bytes, |spare: usize| config.limits.window_bytes.min(spare))
 }
 
-fn exporter(config: &Config, registry: &Registry) -> Result<Option<Exporter>, StartError> {
+fn redactor(config: &Config) -> Result<Redactor, StartError> {
+    let rules = &config.policy.redaction;
+    let key = rules.hash_key_file.as_ref().map(|path| match std::fs::read(path) {
+        Ok(key) if key.trim_ascii().is_empty() => Err(StartError::Key(path.clone(), "is empty".into())),
+        Ok(key) => Ok(key.trim_ascii().to_vec()),
+        Err(error) => Err(StartError::Key(path.clone(), format!("cannot be read: {error}"))),
+    });
+    Ok(Redactor::new(rules, key.transpose()?.as_deref()))
+}
+
+fn exporter(config: &Config, manner: Arc<Manner>, registry: &Registry) -> Result<Option<Exporter>, StartError> {
     if config.policy.destinations.is_empty() {
         return Ok(None);
     }
@@ -157,7 +188,7 @@ fn exporter(config: &Config, registry: &Registry) -> Result<Option<Exporter>, St
         SettingsError::Unusable(text) => StartError::Destination(text),
     })?;
     let resource = resource::of(config);
-    Exporter::start(destinations, resource, registry).map(Some).map_err(StartError::System)
+    Exporter::start(destinations, resource, manner, registry).map(Some).map_err(StartError::System)
 }
 
 /// The sockets that connections arrive on, and those of the two servers.
@@ -293,6 +324,7 @@ impl fmt::Display for StartError {
             Self::Certificate(error) => write!(f, "{error}"),
             Self::Upstream { name, text } => write!(f, "upstream {name}: {text}"),
             Self::Destination(text) => write!(f, "{text}"),
+            Self::Key(path, why) => write!(f, "policy.redaction.hashKeyFile: {} {why}", path.display()),
             Self::Handover(error) => write!(f, "taking over from the running proxy failed: {error}"),
             Self::Log(text) => write!(f, "the log cannot start: {text}"),
             Self::System(error) => write!(f, "{error}"),

@@ -1,13 +1,15 @@
 //! The configuration: one YAML file, overridden by the environment, checked as a whole and immutable from then on.
 //!
 //! `app` loads it once; every part of the program then takes the section that is its own. Nothing else reads the environment.
-//! Each section is declared once (`model`, `listener`, `upstream`, `policy`) in the language of `schema`; `CONFIGURATION.md` is written from
+//! Each section is declared once (`model`, `listener`, `upstream`, `policy`, `attributes`) in the language of `schema`; `CONFIGURATION.md` is written from
 //! the same declarations. Reading collects everything that is wrong, and a second pass finds the lines.
 
+mod attributes;
 mod exporter;
 mod forms;
 mod grammar;
 mod listener;
+mod log_format;
 mod model;
 mod otel;
 mod policy;
@@ -34,18 +36,19 @@ use schema::Form;
 use tree::{FieldPath, Tree};
 use variables::Origins;
 
+pub use attributes::{Attribute, GrpcCode, GrpcErrors, Pattern, Redaction};
 pub use grammar::{Address, Endpoint, Network};
 pub use listener::{
     AnswerTrace, Certificate, Listener, ListenerProtocol, ListenerTls, Mode, Retry, RetryOn, Route, RouteMatch, Trust,
     TrustClients, Underscores,
 };
+pub use log_format::{LOG_FIELDS, LogField, LogFormat, LogPiece, Logged};
 pub use model::{
-    AccessLog, Admin, Config, Drain, Handover, Limits, LogFormat, LogTarget, Metrics, Node, OwnerKind, Role, Status,
-    Telemetry,
+    AccessLog, Admin, Config, Drain, Handover, Limits, LogTarget, Metrics, Node, OwnerKind, Role, Status, Telemetry,
 };
 pub use policy::{
-    Compression, Delivery, Destination, Format, HeaderField, Only, OnlyAttribute, OtlpEncoding, OtlpGrpc, OtlpHttp,
-    Policy, Propagation, Spill, Target, Untraced, Zipkin,
+    Compression, Delivery, Destination, Format, Found, HeaderField, Only, OnlyAttribute, OtlpEncoding, OtlpGrpc,
+    OtlpHttp, Policy, Propagation, Spill, Target, Untraced, Zipkin,
 };
 pub use problem::{Place, Problem};
 pub use reference::reference;

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use http::header::HOST;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
 use spanmesh_proto::SpanId;
 use tokio::time::Instant;
 
@@ -66,6 +66,9 @@ pub struct Record {
     pub client: Option<IpAddr>,
     /// For a span: `User-Agent`.
     pub agent: Option<HeaderValue>,
+    /// For a span: what the configuration wants of the request's head, and behind `asked` bytes of the answer's.
+    pub custom: Vec<u8>,
+    pub asked: usize,
     /// The trace, and the span that the callee has as its parent where no attempt has one of its own.
     pub trace: Option<(TraceContext, SpanId)>,
     /// How the trace came about.
@@ -207,6 +210,8 @@ impl Open {
                 detail: None,
                 client: None,
                 agent: None,
+                custom: Vec::new(),
+                asked: 0,
                 trace: None,
                 notes: Notes::default(),
                 untraced: false,
@@ -370,6 +375,21 @@ impl Exchange {
         let mut record = self.record.borrow_mut();
         record.client = client;
         record.agent = agent.cloned();
+    }
+
+    /// What the configuration wants of the request's head, for its spans.
+    pub fn asked(&self, headers: &HeaderMap) {
+        let mut record = self.record.borrow_mut();
+        self.connection.worker.manner.custom.request(headers, &mut record.custom);
+        record.asked = record.custom.len();
+    }
+
+    /// The same of the answer's.
+    pub fn heard(&self, headers: &HeaderMap) {
+        let mut record = self.record.borrow_mut();
+        if record.trace.is_some_and(|(context, _)| context.sampled) && !record.untraced {
+            self.connection.worker.manner.custom.answer(headers, &mut record.custom);
+        }
     }
 
     pub fn traced(&self, context: TraceContext, span: SpanId, notes: Notes) {

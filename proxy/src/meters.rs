@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::Version;
+use spanmesh_proto::TraceId;
 
 use crate::config::{Format, Mode, Untraced};
 use crate::error::Flag;
@@ -235,6 +236,11 @@ impl ListenerMeters {
         if let Some(grpc) = record.grpc {
             self.grpc(grpc.status).add(1);
         }
+    }
+
+    /// A request whose trace can be looked at took this long.
+    pub fn example(&self, duration: Duration, trace: TraceId, unix_nanos: u64) {
+        self.duration.example(duration, trace, unix_nanos);
     }
 
     fn request(&self, ending: Ending) -> Counter {

@@ -13,6 +13,7 @@ use crate::net::server_first::ServerFirst;
 use crate::system::budget::Budget;
 use crate::system::memory::MemoryWatch;
 use crate::trace::in_flight::InFlight;
+use crate::trace::names::Names;
 
 /// Clones share.
 #[derive(Clone)]
@@ -33,13 +34,24 @@ pub struct Shared {
     /// What a sidecar's application works on came in over one worker, and what it sends may go out over another. A
     /// lock, taken twice for each inbound request of a sidecar and once for one without a context that goes out.
     pub in_flight: InFlight,
+    /// What reads spans counts the names of a service and not of its workers. A lock, taken once for each name that is
+    /// new to a worker.
+    pub names: Names,
 }
 
 impl Shared {
     pub fn new(memory: MemoryWatch, pipe_bytes: usize, window_bytes: usize) -> Self {
         let in_flight = InFlight::default();
         let (pipes, windows) = (Budget::new(pipe_bytes), Windows(Budget::new(window_bytes)));
-        Self { memory, pipes, windows, server_first: Arc::default(), clients: Clients::default(), in_flight }
+        Self {
+            memory,
+            pipes,
+            windows,
+            server_first: Arc::default(),
+            clients: Clients::default(),
+            in_flight,
+            names: Names::default(),
+        }
     }
 
     pub fn is_overloaded(&self) -> bool {

@@ -4,8 +4,11 @@
 pub mod attributes;
 pub mod clock;
 pub mod context;
+pub mod custom;
 pub mod export;
 pub mod in_flight;
+pub mod manner;
+pub mod names;
 pub mod propagate;
 pub mod redact;
 pub mod sample;

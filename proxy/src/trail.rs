@@ -33,6 +33,9 @@ pub fn settle(connection: &Rc<Connection>, open: &Open, head: &mut Head) -> (Tra
     worker.meters.settled(&settled);
     let (context, span) = if_traced(open.exchange(), head, settled.context, span);
     open.exchange().traced(context, span, settled.notes);
+    if context.sampled && !open.exchange().is_untraced() {
+        open.exchange().asked(&head.headers);
+    }
     if let (Mode::Inbound, Some(in_flight), Upgrade::No) = (listener.mode, &worker.in_flight, &head.upgrade) {
         open.exchange().works(in_flight.enter(context, span, open.exchange().opened()));
     }

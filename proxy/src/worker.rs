@@ -10,6 +10,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use rand::rngs::SmallRng;
 use tokio::sync::Semaphore;
@@ -31,6 +32,7 @@ use crate::telemetry::access_log::AccessLog;
 use crate::trace::clock::Clock;
 use crate::trace::export::SpanBuffer;
 use crate::trace::in_flight::InFlight;
+use crate::trace::manner::Manner;
 use crate::trace::propagate::ink::Ink;
 
 pub struct Worker {
@@ -41,6 +43,8 @@ pub struct Worker {
     pub drain: Drain,
     pub meters: Meters,
     pub access_log: AccessLog,
+    /// How its spans are told, and so what is taken down for them.
+    pub manner: Arc<Manner>,
     pub spans: SpanBuffer,
     /// The answers that go out to clients.
     pub answers: Answers,

@@ -37,7 +37,8 @@ impl Books {
         let config = config::parse(&text, "test.yaml", std::iter::empty()).expect("a configuration");
         let destinations = config.policy.destinations.iter().map(|to| Destination::new(to).expect("usable"));
         let registry = Registry::new();
-        let exporter = Exporter::start(destinations.collect(), Resource::default(), &registry).expect("a thread");
+        let exporter = Exporter::start(destinations.collect(), Resource::default(), Default::default(), &registry)
+            .expect("a thread");
         let spans = SpanBuffer::new(Some(exporter.batches()), &registry.shard());
         Self { name, registry, exporter: Some(exporter), spans: Some(spans), made: 0 }
     }
@@ -160,6 +161,7 @@ fn span(batch: &mut Batch, number: u64) -> Span {
         route: Words::default(),
         route_source: None,
         agent: Words::default(),
+        custom: Words::default(),
         context: Default::default(),
         times: Default::default(),
     }

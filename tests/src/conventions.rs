@@ -119,7 +119,7 @@ impl<'a> Read<'a> {
 
     fn attribute(&mut self, attribute: &KeyValue, levels: &[(&str, Level)]) {
         let key = attribute.key.as_str();
-        if key.starts_with("spanmesh.") || OTHERS.contains(&key) {
+        if key.starts_with("spanmesh.") || key.starts_with(CONFIGURED) || OTHERS.contains(&key) {
             return;
         }
         match registered(attribute) {
@@ -245,8 +245,10 @@ const BYTES: &[(&str, Level)] = &[
 /// Names that other tools look for: Jaeger finds the trace that was asked for by this tag.
 const OTHERS: &[&str] = &["jaeger-debug-id"];
 /// The one that the conventions offer for a client's template and have not called stable yet. A server's learned template
-/// stands there too, because `http.route` is for what somebody has configured.
-const UNSTABLE: &[&str] = &["url.template"];
+/// stands there too, because `http.route` is for what somebody has configured. And what is told only where it was asked for.
+const UNSTABLE: &[&str] = &["url.template", "rpc.request.metadata", "rpc.response.metadata"];
+/// What tests call the attributes that they configure.
+const CONFIGURED: &str = "test.";
 const SERVER_ERRORS: &[&str] =
     &["UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"];
 const SERVER: i32 = 2;

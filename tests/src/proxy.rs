@@ -207,7 +207,7 @@ pub(crate) fn sum(text: &str, name: &str, labels: &[&str]) -> f64 {
         let series = line.split_once(' ').map_or(*line, |(series, _)| series);
         series.split('{').next() == Some(name) && labels.iter().all(|label| series.contains(label))
     };
-    text.lines().filter(fits).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    text.lines().filter(fits).filter_map(|line| line.split(" # ").next()?.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
 pub(crate) fn lines(path: &Path) -> Vec<String> {

@@ -246,6 +246,7 @@ impl Workers {
                 shared: parts.shared.clone(),
                 registry: parts.registry.clone(),
                 access_log: parts.access_log.clone(),
+                manner: parts.manner.clone(),
                 spans: parts.exporter.as_ref().map(|exporter| exporter.batches()),
                 heartbeat: parts.health.heartbeat(&name),
                 started: started.clone(),

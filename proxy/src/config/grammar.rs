@@ -16,7 +16,7 @@ use super::schema::{Form, Kind};
 use super::tree::Tree;
 use host::{address, host, host_pattern, socket_address};
 use network::network;
-use request::{field_name, method, path_template, url_path};
+use request::{field_name, header_name, method, path_template, url_path};
 
 pub use endpoint::Endpoint;
 pub use host::Address;
@@ -41,6 +41,10 @@ pub enum PathTemplate {}
 pub enum Method {}
 /// The name of a header field that requests to a destination carry.
 pub enum FieldName {}
+/// The name of a header that is read.
+pub enum HeaderName {}
+/// What an attribute of spans is called.
+pub enum AttributeName {}
 /// Header names and the values that they must have.
 pub enum Headers {}
 /// A log level, or levels by target.
@@ -87,6 +91,8 @@ grammar!(only_text PathTemplate => String, "a path with `{name}` segments", "wri
 grammar!(only_text Method => String, "a method", "write a method as it is sent: `GET`, `POST`", method, String::clone);
 grammar!(only_text Endpoint => Endpoint, "a URL", "write `http://` or `https://`, a host, a port and a path: `http://collector:4318`", endpoint::endpoint, Endpoint::to_string);
 grammar!(only_text FieldName => String, "a header's name", "write a name such as `authorization`, and none that HTTP itself or OTLP sets", field_name, String::clone);
+grammar!(only_text HeaderName => String, "a header's name", "write a name such as `x-tenant`", header_name, String::clone);
+grammar!(only_text AttributeName => String, "an attribute's name", "write a name such as `tenant` or `shop.tenant`: small letters, digits, `_` and `-`, in words parted by `.`, and none that the proxy gives itself", attribute_name, String::clone);
 grammar!(only_text LogFilter => String, "a log filter", "write `off`, `error`, `warn`, `info`, `debug` or `trace`, or levels by target: `info,spanmesh_proxy::net=debug`", log_filter, String::clone);
 
 /// A number stands for its digits: `10` without a unit deserves a better answer than "is not text".
@@ -120,6 +126,20 @@ fn baggage_key(text: &str) -> Result<String, &'static str> {
     match !text.is_empty() && text.bytes().all(is_token) {
         true => Ok(text.into()),
         false => Err("is no key of baggage"),
+    }
+}
+
+/// Names of the conventions are theirs: what stands there is what they mean.
+fn attribute_name(text: &str) -> Result<String, &'static str> {
+    let is_word = |word: &str| {
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-');
+        word.bytes().all(plain) && word.starts_with(|first: char| first.is_ascii_lowercase())
+    };
+    match text.split('.').next() {
+        _ if text.len() > 128 => Err("is too long"),
+        _ if !text.split('.').all(is_word) => Err("is no attribute's name"),
+        Some(first) if OWN.contains(&first) => Err("is a name that the proxy gives itself"),
+        _ => Ok(text.into()),
     }
 }
 
@@ -229,6 +249,8 @@ fn log_filter(text: &str) -> Result<String, &'static str> {
     }
 }
 
+const OWN: [&str; 10] =
+    ["client", "error", "http", "jaeger-debug-id", "network", "rpc", "server", "spanmesh", "url", "user_agent"];
 const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
 /// 2^-56: a trace has 56 random bits.
 const SMALLEST_PROBABILITY: f64 = 1.0 / (1u64 << 56) as f64;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::forms;
 use super::grammar::{LogFilter, Size};
 use super::listener::Listener;
+use super::log_format::{LogFormat, Logged};
 use super::policy::Policy;
 use super::problem::shown;
 use super::reader::Reader;
@@ -211,10 +212,12 @@ section! {
 section! {
     /// A line for each request.
     pub struct AccessLog: Default {
-        /// How a line is written.
+        /// How a line is written: as JSON, or as a text of your own such as `"{time} {method} {path} {status} {duration} {traceId}"`. Its fields are `time`, `listener`, `peer`, `originalDestination`, `protocol`, `method`, `path`, `host`, `status`, `grpcStatus`, `flag`, `detail`, `route`, `upstream`, `endpoint`, `attempts`, `requestBytes`, `responseBytes`, `duration`, `firstByte`, `traceId`, `spanId`, `attemptSpanId`, `parentSpanId`, `traceFlags`, `requestId`; what there is not is `-`, and `{{` is a brace.
         format: LogFormat = LogFormat::Json,
-        /// Where lines go.
-        to: LogTarget = LogTarget::None,
+        /// Where lines go. Left out: to standard output at a gateway, nowhere elsewhere.
+        to: Option<LogTarget>,
+        /// Which requests have a line. Left out: `errors` at a gateway, `all` elsewhere.
+        requests: Option<Logged>,
     }
 }
 
@@ -223,20 +226,24 @@ section! {
     pub struct Metrics: Default {}
 }
 
-words! {
-    /// How a line of the access log is written.
-    pub enum LogFormat {
-        /// One JSON object for each line.
-        Json = "json",
-    }
-}
-
 /// Where the access log goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogTarget {
     None,
     Stdout,
     File(PathBuf),
+}
+
+impl AccessLog {
+    /// A gateway tells of what went wrong; a sidecar's neighbour tells it all.
+    pub fn target(&self, role: Role) -> LogTarget {
+        let usual = if role == Role::Gateway { LogTarget::Stdout } else { LogTarget::None };
+        self.to.clone().unwrap_or(usual)
+    }
+
+    pub fn requests(&self, role: Role) -> Logged {
+        self.requests.unwrap_or(if role == Role::Gateway { Logged::Errors } else { Logged::All })
+    }
 }
 
 impl Form for LogTarget {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::attributes::{Attribute, GrpcErrors, Redaction};
 use super::grammar::{BaggageKey, Endpoint, FieldName, Name, Network, Size};
 use super::model::{DAY, GI, HOUR, KI, MI, MILLISECOND, MINUTE, SECOND, ZERO};
 use super::reader::Reader;
@@ -21,6 +22,12 @@ section! {
         untraced: Vec<Untraced> = vec![Untraced::Probes, Untraced::Scrapes, Untraced::Exports],
         /// Which traces are kept.
         sampling: Sampling = Sampling::default(),
+        /// What is taken out of spans and of the access log before they leave the process.
+        redaction: Redaction = Redaction::default(),
+        /// Attributes that spans have besides; at most 32.
+        attributes: Vec<Attribute> = Vec::new(),
+        /// Which statuses of gRPC make a span an error.
+        grpc_errors: GrpcErrors = GrpcErrors::default(),
         /// Where spans go. Left out: where the variables of OpenTelemetry say, `OTEL_EXPORTER_OTLP_ENDPOINT` and its relatives; nowhere without them.
         destinations: Vec<Destination> = Vec::new(),
     }
@@ -331,13 +338,26 @@ impl Target {
     }
 }
 
-/// Looks up the variables that header fields name. One that is missing is warned about, and its field left out.
+/// Looks up the variables that header fields and attributes name. One that is missing is warned about, and left out.
 pub fn find_variables(policy: &mut Policy, environment: &[(String, String)]) -> Vec<String> {
     let mut warnings = Vec::new();
+    let find = |variable: &String| {
+        Found(environment.iter().find(|(name, _)| name == variable).map(|(_, value)| value.clone()))
+    };
+    for attribute in &mut policy.attributes {
+        let Some(variable) = &attribute.variable else { continue };
+        attribute.found = find(variable);
+        if attribute.found.0.is_none() {
+            let name = attribute.name.as_deref().unwrap_or_default();
+            warnings.push(format!(
+                "policy.attributes: spans are without `{name}`, because the variable {variable} is not set"
+            ));
+        }
+    }
     for destination in &mut policy.destinations {
         for field in destination.to.headers_mut() {
             let Some(variable) = &field.variable else { continue };
-            field.found = Found(environment.iter().find(|(name, _)| name == variable).map(|(_, value)| value.clone()));
+            field.found = find(variable);
             if field.found.0.is_none() {
                 warnings.push(format!(
                     "policy.destinations: the header `{}` of {} is not sent, because the variable {variable} is not set",

@@ -86,7 +86,10 @@ fn the_example_parses() {
     assert_eq!(config.role, Role::Sidecar);
     assert_eq!(config.node.service_version, "1.4");
     assert_eq!(config.workers, Some(1));
-    assert_eq!(config.telemetry.access_log, AccessLog { format: LogFormat::Json, to: LogTarget::Stdout });
+    assert_eq!(
+        config.telemetry.access_log,
+        AccessLog { format: LogFormat::Json, to: Some(LogTarget::Stdout), requests: None }
+    );
     let [inbound, outbound, edge] = &config.listeners[..] else { panic!("three listeners") };
     assert_eq!((inbound.mode, inbound.upstream.as_deref()), (Mode::Inbound, Some("app")));
     assert_eq!((outbound.mode, outbound.transparent), (Mode::Outbound, true));

@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use super::problem::suggest;
 use super::reader::Reader;
 use super::{
-    AnswerTrace, Config, Destination, Endpoint, HeaderField, Listener, ListenerProtocol, Mode, Propagation, Retry,
-    RetryOn, Route, RouteMatch, Sampling, Target, Upstream, UpstreamTls,
+    AnswerTrace, Attribute, Config, Destination, Endpoint, HeaderField, Listener, ListenerProtocol, Mode, Propagation,
+    Retry, RetryOn, Route, RouteMatch, Sampling, Target, Upstream, UpstreamTls,
 };
 
 pub fn validate(config: &Config, reader: &mut Reader) {
@@ -19,6 +19,7 @@ pub fn validate(config: &Config, reader: &mut Reader) {
     reader.field("policy", |reader| {
         reader.field("propagation", |reader| propagation(reader, &config.policy.propagation));
         reader.field("sampling", |reader| sampling(reader, &config.policy.sampling));
+        attributes(reader, &config.policy.attributes);
         unique(reader, "destinations", config.policy.destinations.iter().map(|destination| destination.name.as_str()));
         reader.each("destinations", &config.policy.destinations, |reader, _, destination| {
             check_destination(reader, destination);
@@ -27,6 +28,32 @@ pub fn validate(config: &Config, reader: &mut Reader) {
     addresses(config, reader);
     reader.each("listeners", &config.listeners, |reader, _, listener| check_listener(reader, listener, &upstreams));
     reader.each("upstreams", &config.upstreams, |reader, _, upstream| check_upstream(reader, upstream));
+}
+
+fn attributes(reader: &mut Reader, attributes: &[Attribute]) {
+    if attributes.len() > ATTRIBUTES {
+        reader.wrong_field("attributes", format!("has {} of them", attributes.len()), "write at most 32");
+    }
+    let name = |attribute: &Attribute| match (&attribute.name, &attribute.request_header, &attribute.response_header) {
+        (Some(name), ..) => name.clone(),
+        (None, Some(header), _) => format!("http.request.header.{header}"),
+        (None, None, header) => format!("http.response.header.{}", header.as_deref().unwrap_or_default()),
+    };
+    let names: Vec<String> = attributes.iter().map(name).collect();
+    reader.each("attributes", attributes, |reader, index, attribute| {
+        let Attribute { request_header, response_header, baggage, variable, value, .. } = attribute;
+        let sources = [request_header, response_header, baggage, variable, value].map(Option::is_some);
+        if sources.iter().filter(|given| **given).count() != 1 {
+            reader.wrong::<()>(
+                "needs exactly one of `requestHeader`, `responseHeader`, `baggage`, `variable` and `value`",
+                "write one, such as `{name: tenant, requestHeader: x-tenant}`",
+            );
+        } else if attribute.name.is_none() && request_header.is_none() && response_header.is_none() {
+            reader.wrong_field("name", "is missing", "only an attribute from a header has a name of its own");
+        } else if names.iter().take(index).any(|before| Some(before) == names.get(index)) {
+            reader.wrong::<()>("is there already", "keep one attribute of each name");
+        }
+    });
 }
 
 /// What is no error, but hardly wanted.
@@ -395,3 +422,6 @@ fn check_receiver(
         }
     });
 }
+
+/// Each is looked for in every request that is sampled.
+const ATTRIBUTES: usize = 32;

@@ -9,6 +9,7 @@ use super::{Attempt, Exchange, Record};
 use crate::config::Mode;
 use crate::error::Flag;
 use crate::rules::template::Templates;
+use crate::trace::attributes::rpc_method;
 use crate::trace::context::TraceContext;
 use crate::trace::span::{Batch, Cause, Kind, Origin, Protocol, RouteSource, Side, Span, Times, Words, micros};
 use crate::trace::trust::Notes;
@@ -46,7 +47,9 @@ pub(super) fn write(exchange: &Exchange, record: &Record, flag: Flag, ended: Ins
             }
             let last = record.attempts.last().is_some_and(|last| last.span == attempt.span);
             let grpc_status = if last { base.grpc_status } else { None };
-            batch.push(Span { parent, resent, cause, grpc_status, ..attempted });
+            // The answer is the last one's.
+            let custom = if last { base.custom } else { base.custom.cut(record.asked) };
+            batch.push(Span { parent, resent, cause, grpc_status, custom, ..attempted });
             before = Some(attempt);
             made += 1;
         }
@@ -73,7 +76,13 @@ fn base(
     let path = request.and_then(|request| request.path.as_ref());
     let host = request.and_then(|request| request.host.as_ref());
     let method = request.and_then(|request| request.method.as_ref());
-    let (route, route_source) = route(exchange, record, batch);
+    let written = path.map_or(Words::default(), |path| batch.word(path.path().as_bytes(), PATH));
+    let (route, route_source) = match record.grpc {
+        Some(grpc) => {
+            (if names_method(exchange, record, grpc.status) { written.skip(1) } else { Words::default() }, None)
+        }
+        None => route(exchange, record, batch),
+    };
     Span {
         trace: context.trace,
         id,
@@ -102,13 +111,14 @@ fn base(
         received: exchange.received.get(),
         method: method.map_or(Words::default(), |method| batch.word(method.as_str().as_bytes(), METHOD)),
         host: host.map_or(Words::default(), |host| batch.word(host.as_bytes(), HOST)),
-        path: path.map_or(Words::default(), |path| batch.word(path.path().as_bytes(), PATH)),
+        path: written,
         query: path.and_then(|path| path.query()).map_or(Words::default(), |query| batch.word(query.as_bytes(), QUERY)),
         route,
         route_source,
         context: origin(&record.notes, batch),
         times: whole(exchange, record),
         agent: record.agent.as_ref().map_or(Words::default(), |agent| batch.word(agent.as_bytes(), AGENT)),
+        custom: batch.word(&record.custom, usize::MAX),
     }
 }
 
@@ -119,19 +129,39 @@ fn route(exchange: &Exchange, record: &Record, batch: &mut Batch) -> (Words, Opt
         return (batch.word(template.as_bytes(), PATH), Some(RouteSource::Configured));
     }
     let path = record.request.as_ref().and_then(|request| request.path.as_ref());
-    let (Some(path), Some(upstream), None) = (path, &record.upstream, record.grpc) else {
+    let (Some(path), Some(upstream)) = (path, &record.upstream) else {
         return (Words::default(), None);
     };
+    let names = &exchange.connection.worker.shared.names;
     let mut services = exchange.connection.worker.templates.borrow_mut();
     let known = record.status.is_some_and(|status| status.as_u16() < 400);
+    let admit = |new: &str| names.admit(upstream, new);
     let found = match services.get_mut(upstream) {
-        Some(templates) => templates.find(path.path(), known),
-        None => services.entry(upstream.clone()).or_insert_with(Templates::default).find(path.path(), known),
+        Some(templates) => templates.find(path.path(), known, admit),
+        None => services.entry(upstream.clone()).or_default().find(path.path(), known, admit),
     };
     match found {
         Some(template) => (batch.word(template.as_bytes(), PATH), Some(RouteSource::Learned)),
         None => (Words::default(), None),
     }
+}
+
+/// Whether a method of gRPC is one that its service may have names of. An application calls what somebody has written; what
+/// others ask for must exist.
+fn names_method(exchange: &Exchange, record: &Record, status: Option<u32>) -> bool {
+    let path = record.request.as_ref().and_then(|request| request.path.as_ref());
+    let method = path.and_then(|path| rpc_method(path.path())).filter(|method| method.len() < PATH);
+    let (Some(method), Some(upstream)) = (method, &record.upstream) else { return false };
+    let connection = &exchange.connection;
+    let names = &connection.worker.shared.names;
+    let learn = connection.listener.mode == Mode::Outbound || status.is_some_and(|status| status != UNIMPLEMENTED);
+    let mut services = connection.worker.templates.borrow_mut();
+    if !services.contains_key(upstream) {
+        services.insert(upstream.clone(), Templates::default());
+    }
+    services
+        .get_mut(upstream)
+        .is_some_and(|templates| templates.method(method, learn, |new| names.admit(upstream, new)))
 }
 
 fn origin(notes: &Notes, batch: &mut Batch) -> Origin {
@@ -145,6 +175,11 @@ fn origin(notes: &Notes, batch: &mut Batch) -> Origin {
         link: notes.link,
         request_id: word(&notes.request_id),
         debug_id: word(&notes.debug_id),
+        state: match &notes.state {
+            // It is a list, and what is cut is none.
+            Some(state) => batch.word(state.as_bytes(), usize::MAX),
+            None => Words::default(),
+        },
     }
 }
 
@@ -212,3 +247,5 @@ const PATH: usize = 1024;
 const QUERY: usize = 1024;
 const AGENT: usize = 256;
 const ID: usize = 256;
+/// gRPC's: nobody knows the method.
+const UNIMPLEMENTED: u32 = 12;

@@ -80,6 +80,7 @@ pub fn answered(
 ) -> Result<Response<ResponseBody>, Reset> {
     let Answered { response, mut lease, gate, key } = answered;
     let (mut parts, body) = response.into_parts();
+    open.exchange().heard(&parts.headers);
     let switched = match (&head.upgrade, lease.version()) {
         (Upgrade::No, _) => false,
         // Asked of a proxy behind.

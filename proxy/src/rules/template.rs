@@ -2,12 +2,15 @@
 //! can be told by its looks (numbers, UUIDs, hashes, dates, encoded blobs) is told without memory, so all replicas tell
 //! the same; a place where too many words were seen becomes `{id}` too. Names spans and nothing else: no route.
 
+use std::collections::HashSet;
+
 /// What was seen of one service's paths. Bounded by the templates that it may have.
 #[derive(Debug, Default)]
 pub struct Templates {
     root: Place,
     /// Given so far. Never fewer, also when a place becomes `{id}`: a name that was told once stays in what others keep.
     known: usize,
+    methods: HashSet<Box<str>>,
     /// The last template, so that one that is known allocates nothing.
     text: String,
 }
@@ -25,11 +28,11 @@ struct Place {
 
 impl Templates {
     /// The template of a path. `learn` is for paths that the service knows: what it refused teaches nothing. `None` beyond
-    /// the cap, for unknown paths that are not to be learned, and for what is no path.
-    pub fn find(&mut self, path: &str, learn: bool) -> Option<&str> {
+    /// the cap or where `admit` says no to a new one, for unknown paths that are not to be learned, and for what is no path.
+    pub fn find(&mut self, path: &str, learn: bool, admit: impl FnOnce(&str) -> bool) -> Option<&str> {
         let path = path.strip_prefix('/')?;
         let room = self.known < TEMPLATES;
-        let Self { root, known, text: template } = self;
+        let Self { root, known, text: template, .. } = self;
         template.clear();
         let mut place = root;
         for (depth, segment) in path.split('/').enumerate() {
@@ -66,13 +69,27 @@ impl Templates {
             place = &mut place.words.get_mut(index)?.1;
         }
         if !place.ends {
-            if !(learn && room) {
+            if !(learn && room && admit(template)) {
                 return None;
             }
             place.ends = true;
             *known += 1;
         }
         Some(&self.text)
+    }
+
+    /// Whether a method of gRPC is one of those that the service may have names of. Under the same cap, and learned as paths
+    /// are.
+    pub fn method(&mut self, method: &str, learn: bool, admit: impl FnOnce(&str) -> bool) -> bool {
+        if self.methods.contains(method) {
+            return true;
+        }
+        let admitted = learn && self.known < TEMPLATES && admit(method);
+        if admitted {
+            self.known += 1;
+            self.methods.insert(method.into());
+        }
+        admitted
     }
 
     pub fn len(&self) -> usize {
@@ -121,7 +138,7 @@ fn is_blob(segment: &str) -> bool {
 
 const ID: &str = "{id}";
 /// Templates of one service in the life of a worker. Beyond that spans are named by their method alone.
-const TEMPLATES: usize = 200;
+pub const TEMPLATES: usize = 200;
 /// Words at one place; an interface has rarely more, and names of things are soon more.
 const WORDS: usize = 24;
 /// At the first, where a whole interface hangs.
@@ -141,9 +158,9 @@ pub fn fuzz_templates(input: &[u8]) {
     let mut templates = Templates::default();
     for line in String::from_utf8_lossy(input).lines() {
         let (path, learn) = line.strip_prefix('!').map_or((line, true), |path| (path, false));
-        let Some(first) = templates.find(path, learn).map(str::to_owned) else { continue };
+        let Some(first) = templates.find(path, learn, |_| true).map(str::to_owned) else { continue };
         assert!(first.starts_with('/') && first.len() <= (DEPTH + 1) * (WORD + 1), "{first}");
-        assert_eq!(templates.find(path, false), Some(first.as_str()), "{path}");
+        assert_eq!(templates.find(path, false, |_| true), Some(first.as_str()), "{path}");
         assert!(templates.len() <= TEMPLATES);
     }
 }
@@ -171,14 +188,14 @@ mod tests {
             ("/a//b", "/a//b"),
         ] {
             let mut templates = Templates::default();
-            assert_eq!(templates.find(path, true), Some(template), "{path}");
+            assert_eq!(templates.find(path, true, |_| true), Some(template), "{path}");
             assert_eq!(
-                (templates.find(path, false).map(str::to_owned), templates.len()),
+                (templates.find(path, false, |_| true).map(str::to_owned), templates.len()),
                 (Some(template.to_owned()), 1),
                 "{path}"
             );
         }
-        assert_eq!(Templates::default().find("*", true), None);
+        assert_eq!(Templates::default().find("*", true, |_| true), None);
     }
 
     #[test]
@@ -187,11 +204,11 @@ mod tests {
         let word = |number: usize| char::from(b'a' + u8::try_from(number).expect("a letter")).to_string();
         for number in 0..WORDS {
             let path = format!("/shops/{}/stock", word(number));
-            assert_eq!(templates.find(&path, true), Some(path.as_str()));
+            assert_eq!(templates.find(&path, true, |_| true), Some(path.as_str()));
         }
         assert_eq!(templates.len(), WORDS);
         for path in ["/shops/zz/stock", "/shops/a/stock"] {
-            assert_eq!(templates.find(path, true), Some("/shops/{id}/stock"));
+            assert_eq!(templates.find(path, true, |_| true), Some("/shops/{id}/stock"));
         }
         assert_eq!(templates.len(), WORDS + 1);
     }
@@ -204,18 +221,18 @@ mod tests {
         for (first, second, third) in
             letters.iter().flat_map(|a| letters.iter().flat_map(move |b| ['x', 'y'].map(|c| (a, b, c))))
         {
-            named += usize::from(templates.find(&format!("/{first}/{second}/{third}"), true).is_some());
+            named += usize::from(templates.find(&format!("/{first}/{second}/{third}"), true, |_| true).is_some());
         }
         assert_eq!((named, templates.len()), (TEMPLATES, TEMPLATES));
-        assert!(templates.find("/a/a/x", true).is_some(), "what is known stays known");
+        assert!(templates.find("/a/a/x", true, |_| true).is_some(), "what is known stays known");
     }
 
     #[test]
     fn what_was_refused_teaches_nothing() {
         let mut templates = Templates::default();
-        assert_eq!(templates.find("/wp-admin/setup.php", false), None);
+        assert_eq!(templates.find("/wp-admin/setup.php", false, |_| true), None);
         assert!(templates.is_empty());
-        assert!(templates.find("/users/1", true).is_some());
-        assert_eq!(templates.find("/users/2", false), Some("/users/{id}"));
+        assert!(templates.find("/users/1", true, |_| true).is_some());
+        assert_eq!(templates.find("/users/2", false, |_| true), Some("/users/{id}"));
     }
 }

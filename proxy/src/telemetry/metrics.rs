@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use family::{CounterFamily, FAMILIES, GaugeFamily, HistogramFamily, Kind};
+use handle::Example;
 pub use handle::{AnyThread, Counter, Gauge, Held, Histogram, OneThread, Writer};
 pub use reference::reference;
 pub use text::CONTENT_TYPE;
@@ -71,8 +72,8 @@ impl Registry {
         for (family, table) in FAMILIES.iter().zip(&self.0.tables) {
             // Summed under the lock, written after it: a worker that opens a series does not wait for text.
             let mut series: Vec<_> =
-                lock(table).iter().map(|(labels, series)| (labels.clone(), series.sum())).collect();
-            series.sort();
+                lock(table).iter().map(|(labels, series)| (labels.clone(), series.sum(), series.examples())).collect();
+            series.sort_by(|(a, ..), (b, ..)| a.cmp(b));
             text::write_family(&mut out, family, &series);
         }
         out.push_str("# EOF\n");
@@ -152,11 +153,26 @@ impl Series {
         cells
     }
 
+    /// The latest of each bucket, whichever shard has it. Nothing for what is no histogram.
+    fn examples(&self) -> Vec<Option<Example>> {
+        let mut latest = Vec::new();
+        for (_, lines) in &self.0 {
+            for (bucket, line) in lines.iter().skip(handle::EXAMPLES).enumerate() {
+                let example = Example::read(line);
+                match latest.get_mut(bucket) {
+                    Some(known) => *known = example.into_iter().chain(*known).max_by_key(|example| example.unix_nanos),
+                    None => latest.push(example),
+                }
+            }
+        }
+        latest
+    }
+
     /// Wrapping, because a gauge that goes up in one shard and down in another is two's complement.
     fn sum(&self) -> Vec<u64> {
         let mut sums = Vec::new();
         for (_, cells) in &self.0 {
-            let values = cells.iter().flat_map(|line| &line.0).map(|cell| cell.load(Relaxed));
+            let values = cells.iter().take(handle::EXAMPLES).flat_map(|line| &line.0).map(|cell| cell.load(Relaxed));
             for (at, value) in values.enumerate() {
                 match sums.get_mut(at) {
                     Some(sum) => *sum = u64::wrapping_add(*sum, value),
@@ -174,13 +190,14 @@ impl Series {
 struct Line([AtomicU64; CELLS]);
 
 impl Line {
-    /// A counter or a gauge is the first cell of one line; a histogram is its buckets and then its sum.
+    /// A counter or a gauge is the first cell of one line; a histogram is its buckets and then its sum, and behind them a
+    /// line for each bucket's example.
     fn block(kind: Kind) -> Arc<[Line]> {
-        let cells = match kind {
+        let lines = match kind {
             Kind::Counter | Kind::Gauge | Kind::Info => 1,
-            Kind::Histogram => handle::SUM + 1,
+            Kind::Histogram => handle::EXAMPLES + handle::SUM,
         };
-        (0..cells.div_ceil(CELLS)).map(|_| Line::default()).collect()
+        (0..lines).map(|_| Line::default()).collect()
     }
 }
 

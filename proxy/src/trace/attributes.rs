@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
 use super::propagate::Format;
-use super::redact;
+use super::sample::By;
 use super::span::{Batch, Cause, Kind, Protocol, RouteSource, Span};
 use super::trust::Inferred;
 use crate::error::{Fault, GrpcStatus};
@@ -15,6 +15,7 @@ use crate::error::{Fault, GrpcStatus};
 pub trait Fields {
     /// A key that somebody chose.
     fn custom(&mut self, key: &str, value: &str);
+    fn list(&mut self, key: &str, values: &[Cow<'_, str>]);
     /// A key of ours, which needs no escape in any form.
     fn text(&mut self, key: &'static str, value: &str);
     fn int(&mut self, key: &'static str, value: i64);
@@ -44,7 +45,7 @@ impl<'a> Told<'a> {
             return "TCP".into();
         }
         if span.grpc {
-            return rpc_method(&batch.text(span.path)).map_or("grpc".into(), |method| method.to_owned().into());
+            return self.rpc_method().unwrap_or("grpc".into());
         }
         let method = batch.text(span.method);
         let method = if is_known(&method) { method } else { "HTTP".into() };
@@ -61,8 +62,8 @@ impl<'a> Told<'a> {
         let client = span.kind == Kind::Client;
         if span.grpc {
             let status = self.rpc_status();
-            let failed = if client { status != 0 } else { SERVER_ERRORS.contains(&status) };
-            return failed.then(|| grpc_name(status));
+            let failures = self.batch.manner.as_ref().map(|manner| manner.failures).unwrap_or_default();
+            return failures.has(span.kind, status).then(|| grpc_name(status));
         }
         if let Some(status) = span.status
             && status >= if client { 400 } else { 500 }
@@ -73,6 +74,11 @@ impl<'a> Told<'a> {
         let broke = span.status.is_none_or(|status| status < 400);
         let ours = matches!(span.flag.meaning().fault, Fault::Proxy | Fault::Upstream);
         (broke && ours).then(|| span.flag.name().into())
+    }
+
+    /// The tracestate that the next hop was told.
+    pub fn state(&self) -> Cow<'a, str> {
+        self.batch.text(self.span.context.state)
     }
 
     pub fn describe(&self, to: &mut impl Fields) {
@@ -97,7 +103,6 @@ impl<'a> Told<'a> {
             }
         }
         let (path, query) = (batch.text(span.path), batch.text(span.query));
-        let query = redact::query(&query);
         let scheme = if span.secure { "https" } else { "http" };
         match span.kind {
             Kind::Client => {
@@ -137,15 +142,20 @@ impl<'a> Told<'a> {
     fn rpc(&self, to: &mut impl Fields) {
         let Self { span, batch } = *self;
         to.text("rpc.system.name", "grpc");
-        let path = batch.text(span.path);
-        match rpc_method(&path) {
-            Some(method) => to.text("rpc.method", method),
+        match self.rpc_method() {
+            Some(method) => to.text("rpc.method", &method),
             None => {
                 to.text("rpc.method", "_OTHER");
-                to.text("rpc.method_original", &path);
+                to.text("rpc.method_original", &batch.text(span.path));
             }
         }
         to.text("rpc.response.status_code", &grpc_name(self.rpc_status()));
+    }
+
+    /// `package.Service/Method`, where it is one of the few that its service may have names of (`exchange::spans`).
+    fn rpc_method(&self) -> Option<Cow<'a, str>> {
+        let method = self.batch.text(self.span.route);
+        (!method.is_empty()).then_some(method)
     }
 
     /// A call that brought no status has the one that its client makes up: from how it ended, else from the status of
@@ -194,6 +204,9 @@ impl<'a> Told<'a> {
         to.text("spanmesh.response.flag", span.flag.name());
         self.times(to);
         self.context(to);
+        if let Some(manner) = &self.batch.manner {
+            manner.custom.tell(self.batch.bytes(span.custom), span.grpc, to);
+        }
     }
 
     fn times(&self, to: &mut impl Fields) {
@@ -215,6 +228,14 @@ impl<'a> Told<'a> {
         let Self { span: Span { context, .. }, batch } = *self;
         if let Some(decided) = context.decided {
             to.text("spanmesh.sampling.decision", decided.name());
+            if decided == By::Head {
+                // A file has one policy and it has one rule.
+                let ruled = batch.manner.as_ref().is_some_and(|manner| manner.ruled);
+                to.text("spanmesh.sampling.policy", if ruled { "file" } else { "default" });
+                if ruled {
+                    to.text("spanmesh.sampling.rule", "head.rules[0]");
+                }
+            }
         }
         if let Some(source) = context.source {
             to.text("spanmesh.context.source", source.name());
@@ -245,11 +266,11 @@ impl<'a> Told<'a> {
         match self.batch.text(self.span.host) {
             host if host.is_empty() => (reached.ip().to_canonical().to_string().into(), reached.port()),
             Cow::Borrowed(host) => {
-                let (address, port) = split(host);
+                let (address, port) = split(without_user(host));
                 (address.into(), port.unwrap_or(default))
             }
             Cow::Owned(host) => {
-                let (address, port) = split(&host);
+                let (address, port) = split(without_user(&host));
                 (address.to_owned().into(), port.unwrap_or(default))
             }
         }
@@ -258,6 +279,10 @@ impl<'a> Told<'a> {
     fn destination(&self) -> SocketAddr {
         self.span.server
     }
+}
+
+fn without_user(authority: &str) -> &str {
+    authority.rsplit_once('@').map_or(authority, |(_, host)| host)
 }
 
 /// Host and port of an authority. A name that is no name is the whole of it.
@@ -272,7 +297,7 @@ fn split(authority: &str) -> (&str, Option<u16>) {
 }
 
 /// `package.Service/Method`. What exists only its server knows.
-fn rpc_method(path: &str) -> Option<&str> {
+pub fn rpc_method(path: &str) -> Option<&str> {
     let name = path.strip_prefix('/')?;
     let (service, method) = name.split_once('/')?;
     let is_word = |word: &str| {
@@ -324,8 +349,6 @@ const GRPC_NAMES: [&str; 17] = [
 
 const UNKNOWN: u32 = 2;
 const UNAUTHENTICATED: u32 = 16;
-/// UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE and DATA_LOSS: the server's own doing.
-const SERVER_ERRORS: [u32; 6] = [2, 4, 12, 13, 14, 15];
 
 #[cfg(test)]
 mod tests {
@@ -349,6 +372,10 @@ mod tests {
 
         fn int(&mut self, key: &'static str, value: i64) {
             self.0.push(format!("{key}={value}"));
+        }
+
+        fn list(&mut self, key: &str, values: &[Cow<'_, str>]) {
+            self.0.push(format!("{key}={values:?}"));
         }
     }
 
@@ -384,6 +411,7 @@ mod tests {
             route: Words::default(),
             route_source: None,
             agent: batch.word(b"curl", 9),
+            custom: Words::default(),
             times: Default::default(),
         }
     }
@@ -408,7 +436,7 @@ mod tests {
             [
                 "http.request.method=GET",
                 "url.path=/a",
-                "url.query=q=1&sig=REDACTED",
+                "url.query=q=1&sig=x",
                 "url.scheme=http",
                 "client.address=10.0.0.9",
                 "user_agent.original=curl",
@@ -425,7 +453,7 @@ mod tests {
         let (_, _, lines) = told(Kind::Client, |span, _| {
             (span.resent, span.cause) = (2, Some(Cause::Status(503)));
         });
-        assert!(lines.contains(&"url.full=http://shop:81/a?q=1&sig=REDACTED".into()), "{lines:?}");
+        assert!(lines.contains(&"url.full=http://shop:81/a?q=1&sig=x".into()), "{lines:?}");
         assert!(lines.contains(&"http.request.resend_count=2".into()), "{lines:?}");
         assert!(lines.contains(&"spanmesh.attempt.cause=503".into()), "{lines:?}");
         assert!(!lines.iter().any(|line| line.starts_with("client.") || line.starts_with("url.path")), "{lines:?}");
@@ -466,6 +494,8 @@ mod tests {
             told(kind, |span, batch| {
                 (span.grpc, span.grpc_status) = (true, Some(status));
                 span.path = batch.word(path, 99);
+                // Whoever fills spans in decides which methods have names.
+                span.route = if path.starts_with(b"/shop") { span.path.skip(1) } else { Words::default() };
             })
         };
         let (name, error, lines) = call(Kind::Server, 5, b"/shop.Cart/Add");

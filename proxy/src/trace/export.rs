@@ -44,6 +44,7 @@ use self::settings::{Destination, Remote};
 use self::source::Source;
 use self::spill::Spill;
 use super::attributes::Told;
+use super::manner::Manner;
 use super::span::Batch;
 use crate::config::Delivery;
 use crate::telemetry::metrics::{AnyThread, Counter, Gauge, Registry, Shard, family};
@@ -123,7 +124,12 @@ pub struct Exporter {
 
 impl Exporter {
     /// `resource` is what all spans have in common.
-    pub fn start(destinations: Vec<Destination>, resource: json::Resource, registry: &Registry) -> io::Result<Self> {
+    pub fn start(
+        destinations: Vec<Destination>,
+        resource: json::Resource,
+        manner: Arc<Manner>,
+        registry: &Registry,
+    ) -> io::Result<Self> {
         let (batches, queue) = mpsc::channel(QUEUE);
         let (mut files, mut remotes) = (Vec::new(), Vec::new());
         for destination in destinations {
@@ -152,7 +158,8 @@ impl Exporter {
                 let mut senders = JoinSet::new();
                 let remotes = remotes.into_iter();
                 let outlets = remotes.map(|remote| Outlet::open(remote, &resource, &registry, &told, &mut senders));
-                let mut work = Work { files, outlets: outlets.collect(), resource, in_flight, ended: late, room: 0 };
+                let mut work =
+                    Work { files, outlets: outlets.collect(), resource, manner, in_flight, ended: late, room: 0 };
                 work.run(queue, End(told)).await;
                 work.close();
                 while senders.join_next().await.is_some() {}
@@ -188,6 +195,7 @@ struct Work {
     files: Vec<Lines>,
     outlets: Vec<Outlet>,
     resource: json::Resource,
+    manner: Arc<Manner>,
     in_flight: Gauge<AnyThread>,
     /// Spans that nobody was given when the time was up.
     ended: Counter<AnyThread>,
@@ -203,7 +211,10 @@ impl Work {
             let aged = self.outlets.iter().filter_map(Outlet::due).min();
             tokio::select! {
                 batch = queue.recv() => match batch {
-                    Some(batch) => self.take(&batch, &mut scratch),
+                    Some(mut batch) => {
+                        Manner::prepare(&self.manner, &mut batch);
+                        self.take(&batch, &mut scratch);
+                    }
                     None => return,
                 },
                 () = sleep_until(aged.unwrap_or_else(Instant::now).into()), if aged.is_some() => {

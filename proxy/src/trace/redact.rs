@@ -1,37 +1,147 @@
-//! What must not leave the process in a span: signatures and credentials in queries, by the conventions' own list. The key
-//! stays, so that one sees that it was there.
+//! What must not leave the process in a span, an attribute or a line of the access log: values of queries that the
+//! conventions list or that are configured, the users of URLs, and what looks like a secret (`patterns`). A key stays, so
+//! that one sees that it was there. Spans are redacted in the background, before any destination has them (`manner`).
+
+pub mod patterns;
 
 use std::borrow::Cow;
 
-/// Values of the keys that carry signatures become `REDACTED`. Keys are compared as they are written.
-pub fn query(query: &str) -> Cow<'_, str> {
-    if !query.split('&').any(|pair| is_secret(key(pair))) {
-        return Cow::Borrowed(query);
-    }
-    let mut redacted = String::with_capacity(query.len());
-    for (place, pair) in query.split('&').enumerate() {
-        if place > 0 {
-            redacted.push('&');
+use aws_lc_rs::hmac;
+
+use self::patterns::{Found, Patterns};
+use crate::config::Redaction;
+
+/// What is taken out, and what is put in its place.
+#[derive(Clone, Debug, Default)]
+pub struct Redactor {
+    query: Vec<String>,
+    patterns: Patterns,
+    /// With it, the same secret is the same word everywhere, and nobody can try out which it was.
+    key: Option<hmac::Key>,
+}
+
+impl Redactor {
+    pub fn new(rules: &Redaction, key: Option<&[u8]>) -> Self {
+        Self {
+            query: rules.query.clone(),
+            patterns: Patterns::of(&rules.patterns),
+            key: key.map(|key| hmac::Key::new(hmac::HMAC_SHA256, key)),
         }
-        match is_secret(key(pair)) {
-            true => {
-                redacted.push_str(key(pair));
-                redacted.push_str("=REDACTED");
+    }
+
+    /// Keys are compared as they are meant, whether or not they are encoded.
+    pub fn query<'a>(&self, query: &'a [u8]) -> Cow<'a, [u8]> {
+        let mut out = Vec::new();
+        // What stands before `same` is written already.
+        let (mut same, mut next) = (0, 0);
+        for pair in query.split(|byte| *byte == b'&') {
+            let start = next;
+            next += pair.len() + 1;
+            let (from, told) = match self.secret(pair) {
+                Some((value, told)) => (start + value, told),
+                None => (start, self.text(pair)),
+            };
+            if let Cow::Owned(told) = told {
+                out.extend_from_slice(query.get(same..from).unwrap_or_default());
+                out.extend_from_slice(&told);
+                same = start + pair.len();
             }
-            false => redacted.push_str(pair),
+        }
+        if out.is_empty() {
+            return query.into();
+        }
+        out.extend_from_slice(query.get(same..).unwrap_or_default());
+        out.into()
+    }
+
+    /// Where the value of a key that carries secrets begins, and what is told in its place.
+    fn secret(&self, pair: &[u8]) -> Option<(usize, Cow<'static, [u8]>)> {
+        let at = pair.iter().position(|byte| *byte == b'=')?;
+        let (key, value) = (pair.get(..at)?, pair.get(at + 1..)?);
+        let is = |name: &str| is_key(key, name);
+        let told = match () {
+            () if SECRETS.into_iter().any(is) => REDACTED.to_vec(),
+            () if self.query.iter().any(|name| is(name)) => self.hidden(value),
+            () => return None,
+        };
+        Some((at + 1, told.into()))
+    }
+
+    /// `user:password@host` is told without its user.
+    pub fn authority<'a>(&self, authority: &'a [u8]) -> Cow<'a, [u8]> {
+        match authority.iter().rposition(|byte| *byte == b'@') {
+            Some(at) => [USER, authority.get(at..).unwrap_or_default()].concat().into(),
+            None => authority.into(),
         }
     }
-    Cow::Owned(redacted)
+
+    pub fn text<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
+        let mut out = Vec::new();
+        let mut same = 0;
+        for found in self.patterns.find(text) {
+            let (range, told) = match found {
+                Found::User(range) => (range, USER.to_vec()),
+                Found::Secret(range) => (range.clone(), self.hidden(text.get(range).unwrap_or_default())),
+            };
+            out.extend_from_slice(text.get(same..range.start).unwrap_or_default());
+            out.extend_from_slice(&told);
+            same = range.end;
+        }
+        if same == 0 {
+            return text.into();
+        }
+        out.extend_from_slice(text.get(same..).unwrap_or_default());
+        out.into()
+    }
+
+    /// In place of a secret: a word that says nothing, or one that says only whether two are the same.
+    pub fn hidden(&self, secret: &[u8]) -> Vec<u8> {
+        let Some(key) = &self.key else { return REDACTED.to_vec() };
+        let mut out = b"hmac-".to_vec();
+        for byte in hmac::sign(key, secret).as_ref().iter().take(HASHED) {
+            out.extend_from_slice(format!("{byte:02x}").as_bytes());
+        }
+        out
+    }
 }
 
-fn key(pair: &str) -> &str {
-    pair.split_once('=').map_or("", |(key, _)| key)
+fn is_key(written: &[u8], name: &str) -> bool {
+    let mut rest = written;
+    for meant in name.bytes() {
+        let (byte, after) = match rest {
+            [b'%', high, low, after @ ..] => (hex(*high) << 4 | hex(*low), after),
+            [byte, after @ ..] => (*byte, after),
+            [] => return false,
+        };
+        if byte != meant {
+            return false;
+        }
+        rest = after;
+    }
+    rest.is_empty()
 }
 
-fn is_secret(key: &str) -> bool {
-    SECRETS.contains(&key)
+fn hex(digit: u8) -> u8 {
+    char::from(digit).to_digit(16).map_or(0, |digit| digit as u8)
 }
 
+/// Any bytes, as each of the parts that are redacted, with every pattern. What stands in a secret's place is short, and no
+/// user is left before a host.
+pub fn fuzz_redact(input: &[u8]) {
+    let redactor = Redactor::new(&Redaction::default(), input.first_chunk::<4>().map(|key| &key[..]));
+    let most = (input.len() + 1) * (USER.len() + 2);
+    for redacted in [redactor.query(input), redactor.text(input)] {
+        assert!(redacted.len() <= most);
+    }
+    let host = redactor.authority(input);
+    assert!(!host.contains(&b'@') || host.starts_with(USER));
+}
+
+const REDACTED: &[u8] = b"REDACTED";
+const USER: &[u8] = b"REDACTED:REDACTED";
+/// Bytes of a hash that are told: enough to tell one secret from another.
+const HASHED: usize = 8;
+/// The list of OpenTelemetry's conventions for `url.full` and `url.query`.
 const SECRETS: [&str; 7] = [
     "X-Amz-Signature",
     "X-Amz-Credential",
@@ -45,11 +155,62 @@ const SECRETS: [&str; 7] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Pattern;
+
+    fn redactor(query: &[&str], patterns: &[Pattern], key: Option<&[u8]>) -> Redactor {
+        let query = query.iter().map(|name| name.to_string()).collect();
+        Redactor::new(&Redaction { query, patterns: patterns.to_vec(), ..Redaction::default() }, key)
+    }
+
+    fn text(told: Cow<'_, [u8]>) -> String {
+        String::from_utf8(told.into_owned()).expect("text")
+    }
 
     #[test]
     fn signatures_go_and_their_keys_stay() {
-        assert_eq!(query("a=1&sig=abc=d&b&Signature=&sig"), "a=1&sig=REDACTED&b&Signature=REDACTED&sig");
-        assert_eq!(query("Sig=x&signature=y"), "Sig=x&signature=y");
-        assert!(matches!(query("a=1"), Cow::Borrowed(_)));
+        let plain = Redactor::default();
+        let redacted = |query: &'static str| text(plain.query(query.as_bytes()));
+        assert_eq!(redacted("a=1&sig=abc=d&b&Signature=&sig"), "a=1&sig=REDACTED&b&Signature=REDACTED&sig");
+        assert_eq!(redacted("Sig=x&signature=y&&=z"), "Sig=x&signature=y&&=z");
+        assert_eq!(redacted("s%69g=x&X%2DAmz%2dSignature=y&"), "s%69g=REDACTED&X%2DAmz%2dSignature=REDACTED&");
+        assert!(matches!(plain.query(b"a=1&b"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn configured_keys_go_too() {
+        let redactor = redactor(&["password"], &[], None);
+        let query = b"password=x&Password=y&to=a@b.example";
+        assert_eq!(text(redactor.query(query)), "password=REDACTED&Password=y&to=a@b.example");
+    }
+
+    #[test]
+    fn patterns_go_wherever_they_stand() {
+        let redactor = Redactor::new(&Redaction::default(), None);
+        let query = b"a=1&n=4111-1111-1111-1111&to=bob%40example.org&sig=x&k=v";
+        assert_eq!(text(redactor.query(query)), "a=1&n=REDACTED&to=REDACTED&sig=REDACTED&k=v");
+        assert_eq!(text(redactor.text(b"/a/bob@example.org/b")), "/a/REDACTED/b");
+        assert_eq!(text(redactor.text(b"/a/https://u:p@h/b")), "/a/https://REDACTED:REDACTED@h/b");
+        assert_eq!(text(redactor.text(b"4111111111111111")), "REDACTED");
+        let none = self::redactor(&[], &[], None);
+        assert_eq!(text(none.text(b"/a/bob@example.org/b")), "/a/bob@example.org/b");
+    }
+
+    #[test]
+    fn a_user_is_not_told() {
+        let redactor = Redactor::default();
+        assert_eq!(text(redactor.authority(b"shop:80")), "shop:80");
+        assert_eq!(text(redactor.authority(b"bob:secret@shop:80")), "REDACTED:REDACTED@shop:80");
+        assert_eq!(text(redactor.authority(b"bob@x@shop")), "REDACTED:REDACTED@shop");
+    }
+
+    #[test]
+    fn a_hash_tells_who_is_the_same_and_not_who_it_is() {
+        let one = redactor(&["user"], &[Pattern::Emails], Some(b"one"));
+        let other = redactor(&["user"], &[Pattern::Emails], Some(b"other"));
+        let (a, b) = (text(one.text(b"bob@example.org")), text(one.query(b"user=bob@example.org&x&sig=y")));
+        // HMAC-SHA256 of `bob@example.org` with the key `one`, by another program.
+        assert_eq!(a, "hmac-9a07d0191ef9fa19");
+        assert_eq!(b, format!("user={a}&x&sig=REDACTED"));
+        assert_ne!(a, text(other.text(b"bob@example.org")));
     }
 }

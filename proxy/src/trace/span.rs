@@ -4,10 +4,13 @@
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use spanmesh_proto::{SpanId, TraceId};
 
+use super::manner::Manner;
 use super::propagate::Format;
 use super::sample::By;
 use super::trust::{Inferred, Set};
@@ -53,6 +56,8 @@ pub struct Span {
     pub route: Words,
     pub route_source: Option<RouteSource>,
     pub agent: Words,
+    /// What `custom` took down.
+    pub custom: Words,
     pub context: Origin,
     pub times: Times,
 }
@@ -81,6 +86,8 @@ pub struct Origin {
     pub link: Option<(TraceId, SpanId)>,
     pub request_id: Words,
     pub debug_id: Words,
+    /// The tracestate that the next hop is told.
+    pub state: Words,
 }
 
 /// The numbers are OTLP's.
@@ -133,21 +140,47 @@ pub struct Words {
     length: u32,
 }
 
+/// What a word is a part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Host,
+    Query,
+    Text,
+    Custom,
+}
+
 /// Spans that are handed over together.
 #[derive(Debug, Default)]
 pub struct Batch {
     spans: Vec<Span>,
     text: Vec<u8>,
+    /// How its spans are told. The encoder sets it; without it they are told as they are.
+    pub manner: Option<Arc<Manner>>,
 }
 
 impl Batch {
     /// Takes down a word for spans of this batch, as much of it as `limit` bytes.
     pub fn word(&mut self, word: &[u8], limit: usize) -> Words {
-        let word = word.get(..limit).unwrap_or(word);
-        let from = u32::try_from(self.text.len());
-        let (Ok(from), Ok(length)) = (from, u32::try_from(word.len())) else { return Words::default() };
-        self.text.extend_from_slice(word);
-        Words { from, length }
+        put(&mut self.text, word.get(..limit).unwrap_or(word))
+    }
+
+    /// Says words otherwise: `change` is asked once for each, and gives `None` for one that stays. Spans of one request
+    /// share theirs.
+    pub fn rewrite(&mut self, mut change: impl FnMut(Part, &[u8]) -> Option<Vec<u8>>) {
+        let Self { spans, text, .. } = self;
+        let mut known = [(Words::default(), Words::default()); PARTS];
+        for span in spans {
+            for ((part, words), (before, after)) in span.words_mut().into_iter().zip(&mut known) {
+                if words.is_empty() {
+                    continue;
+                }
+                if words != before {
+                    let said = text.get(words.range()).and_then(|word| change(part, word));
+                    (*before, *after) = (*words, said.map_or(*words, |said| put(text, &said)));
+                }
+                *words = *after;
+            }
+        }
     }
 
     pub fn push(&mut self, span: Span) {
@@ -175,16 +208,62 @@ impl Batch {
         &self.spans
     }
 
+    /// A span's word as it came.
+    pub fn bytes(&self, words: Words) -> &[u8] {
+        self.text.get(words.range()).unwrap_or_default()
+    }
+
     /// A span's word. It may come from outside: what is no UTF-8 is replaced.
     pub fn text(&self, words: Words) -> Cow<'_, str> {
-        let from = words.from as usize;
-        let bytes = self.text.get(from..from.saturating_add(words.length as usize)).unwrap_or_default();
+        let bytes = self.bytes(words);
         // Nearly all is ASCII, which this sees much sooner than a conversion that looks for what to replace.
         str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
     }
 }
 
+impl Span {
+    fn words_mut(&mut self) -> [(Part, &mut Words); PARTS] {
+        let Self { method, host, path, query, route, agent, custom, context, .. } = self;
+        let Origin { request_id, debug_id, .. } = context;
+        [
+            (Part::Text, method),
+            (Part::Host, host),
+            (Part::Text, path),
+            (Part::Query, query),
+            (Part::Text, route),
+            (Part::Text, agent),
+            (Part::Custom, custom),
+            (Part::Text, request_id),
+            (Part::Text, debug_id),
+        ]
+    }
+}
+
+fn put(text: &mut Vec<u8>, word: &[u8]) -> Words {
+    let (Ok(from), Ok(length)) = (u32::try_from(text.len()), u32::try_from(word.len())) else {
+        return Words::default();
+    };
+    text.extend_from_slice(word);
+    Words { from, length }
+}
+
 impl Words {
+    /// Without its first bytes.
+    pub fn skip(self, bytes: u32) -> Self {
+        let bytes = bytes.min(self.length);
+        Self { from: self.from + bytes, length: self.length - bytes }
+    }
+
+    /// As much of it as `length` bytes.
+    pub fn cut(self, length: usize) -> Self {
+        Self { length: u32::try_from(length).map_or(self.length, |length| self.length.min(length)), ..self }
+    }
+
+    fn range(self) -> Range<usize> {
+        let from = self.from as usize;
+        from..from.saturating_add(self.length as usize)
+    }
+
     pub fn is_empty(self) -> bool {
         self.length == 0
     }
@@ -212,6 +291,8 @@ impl RouteSource {
 /// Spans that a worker hands over at once, and about how much text.
 const SPANS: usize = 128;
 const TEXT: usize = 64 * 1024;
+/// Words of a span.
+const PARTS: usize = 9;
 
 #[cfg(test)]
 mod tests {
@@ -222,6 +303,7 @@ mod tests {
         let mut batch = Batch::default();
         let (path, host) = (batch.word(b"/a/path", 3), batch.word(b"h\xff", 9));
         assert_eq!((batch.text(path), batch.text(host)), ("/a/".into(), "h\u{fffd}".into()));
+        batch.rewrite(|_, _| panic!("no span has these"));
         assert!(batch.word(b"", 9).is_empty() && batch.text(Words::default()).is_empty());
         assert_eq!(batch.text(Words { from: 9, length: u32::MAX }), "", "what is not there is empty");
     }

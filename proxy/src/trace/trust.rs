@@ -47,6 +47,8 @@ pub struct Notes {
     pub baggage_cut: bool,
     pub decided: Option<By>,
     pub request_id: Option<HeaderValue>,
+    /// The tracestate that the next hop is told. Only of what is sampled, and not where it is longer than a span's.
+    pub state: Option<HeaderValue>,
     /// Why somebody forced the trace, in Jaeger's words.
     pub debug_id: Option<HeaderValue>,
 }
@@ -153,6 +155,8 @@ pub fn settle(
     context.debug = verdict.by == By::Forced;
     notes.decided = Some(verdict.by);
     notes.state_malformed = state_malformed;
+    let stated = present.state() || verdict.threshold != sample::Told::Unchanged;
+    notes.state = if verdict.sampled && stated { state::whole(headers) } else { None };
     if present.baggage() || present.other_baggage() {
         match (propagation.baggage, believed) {
             (false, _) => baggage::clear(headers),

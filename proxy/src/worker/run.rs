@@ -41,6 +41,7 @@ use crate::system::files::Descriptors;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{Registry, family};
 use crate::trace::export::{Batches, SpanBuffer};
+use crate::trace::manner::Manner;
 use crate::trace::{sample, trust};
 
 /// What a worker is made from.
@@ -57,6 +58,7 @@ pub struct Plan {
     pub shared: Shared,
     pub registry: Registry,
     pub access_log: AccessLog,
+    pub manner: Arc<Manner>,
     pub spans: Option<Batches>,
     pub heartbeat: Heartbeat,
     /// Hears once that this worker accepts.
@@ -234,6 +236,7 @@ pub fn build(plan: &Plan) -> io::Result<Built> {
         drain: Drain::default(),
         meters,
         access_log: plan.access_log.clone(),
+        manner: plan.manner.clone(),
         spans,
         answers: Answers::default(),
         waited: Waited::default(),
@@ -411,7 +414,8 @@ mod tests {
             addresses: HashMap::new(),
             shared: Shared::new(MemoryWatch::new(), 0, 0),
             registry: registry.clone(),
-            access_log: AccessLog::open(None, &registry).unwrap(),
+            access_log: AccessLog::open(None, Default::default(), &registry).unwrap(),
+            manner: Arc::default(),
             spans: None,
             heartbeat: Health::new().heartbeat("worker-0"),
             started: mpsc::channel(1).0,

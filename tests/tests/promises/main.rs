@@ -1,6 +1,8 @@
 //! What Spanmesh promises, one file each, proven on real sockets. One program, so that it links once.
 
+mod access_log;
 mod admin;
+mod attributes_added;
 mod balancing;
 mod closed_doors;
 mod closes_once;
@@ -29,6 +31,7 @@ mod fuzz_corpus;
 mod gateway_routes;
 mod gateway_tls;
 mod grpc_calls;
+mod grpc_names;
 mod handover;
 mod headers_kept;
 mod heads_refused;
@@ -44,6 +47,7 @@ mod overload;
 mod own_answers;
 mod pools;
 mod readme;
+mod redacted;
 mod resets;
 mod retries;
 mod sampling;

@@ -5,6 +5,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use http::{HeaderMap, Response};
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::trace::v1::Span;
 use spanmesh_tests::origin::{empty, full};
 use spanmesh_tests::{Client, Origin, Protocol, Proxy, eventually, run};
 
@@ -139,6 +141,35 @@ fn a_callers_decision_holds_unless_the_policy_says_otherwise() {
 }
 
 #[test]
+fn spans_say_which_policy_decided_where_their_trace_began() {
+    run(async {
+        for (sampling, parent, expected) in [
+            ("", None, ["head", "default", ""]),
+            ("head: {rules: [{action: {always: {}}}]}", None, ["head", "file", "head.rules[0]"]),
+            ("head: {rules: [{action: {always: {}}}]}", Some(SAMPLED), ["context", "", ""]),
+        ] {
+            let road = Road::start(Protocol::Http1, sampling, "").await;
+            let mut client = Client::connect(Protocol::Http1, road.first.address("side")).await;
+            let headers: Vec<_> = parent.map(|parent| ("traceparent", parent)).into_iter().collect();
+            road.ask(&mut client, &headers).await;
+            let (first, second) = (road.first.spanned(1).await.remove(0), road.second.spanned(1).await.remove(0));
+            let told = |span: &Span| {
+                ["decision", "policy", "rule"].map(|key| {
+                    let key = format!("spanmesh.sampling.{key}");
+                    let attribute = span.attributes.iter().find(|attribute| attribute.key == key);
+                    match attribute.and_then(|attribute| attribute.value.clone()?.value) {
+                        Some(Value::StringValue(text)) => text,
+                        _ => String::new(),
+                    }
+                })
+            };
+            assert_eq!(told(&first), expected, "{sampling} {parent:?}");
+            assert_eq!(told(&second), ["context", "", ""], "whoever is called follows");
+        }
+    });
+}
+
+#[test]
 fn a_trace_that_somebody_forced_is_kept_whatever_the_policy() {
     for (client, upstream) in Protocol::PAIRS {
         run(async move {
@@ -169,6 +200,10 @@ fn thresholds_of_others_are_told_on_only_where_they_still_hold() {
                 let mut client = Client::connect(client, road.first.address("side")).await;
                 let seen = road.ask(&mut client, &[("traceparent", parent), ("tracestate", state)]).await;
                 assert_eq!(seen.state, told, "{sampling} {parent} {state}");
+                if seen.sampled {
+                    let span = road.first.spanned(1).await.remove(0);
+                    assert_eq!(span.trace_state, told, "a span says what the next hop is told");
+                }
             }
         });
     }

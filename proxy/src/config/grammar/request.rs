@@ -139,6 +139,14 @@ pub fn field_name(text: &str) -> Result<String, &'static str> {
     }
 }
 
+/// In lower case.
+pub fn header_name(text: &str) -> Result<String, &'static str> {
+    match is_token(text) && text.len() <= MAX_HEADER_NAME {
+        true => Ok(text.to_ascii_lowercase()),
+        false => Err("is not a header's name"),
+    }
+}
+
 /// RFC 9110 5.6.2.
 fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))

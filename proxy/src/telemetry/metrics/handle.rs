@@ -5,8 +5,11 @@
 use std::marker::PhantomData;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU64, fence};
 use std::time::Duration;
+
+use spanmesh_proto::TraceId;
 
 use super::{CELLS, Line};
 
@@ -127,6 +130,51 @@ impl<W: Writer> Histogram<W> {
     }
 }
 
+impl Histogram {
+    /// Keeps a trace as the example of the bucket that its duration fell into, unless that has one that is younger than a
+    /// second. Whoever reads it meanwhile sees by the version that it is half of one and half of another.
+    pub fn example(&self, time: Duration, trace: TraceId, unix_nanos: u64) {
+        let time = nanoseconds(time);
+        let bucket = BOUNDS.partition_point(|(bound, _)| *bound < time);
+        let Some(Line([version, high, low, value, at, ..])) = self.0.lines.get(EXAMPLES + bucket) else { return };
+        if at.load(Relaxed).saturating_add(EXAMPLE_EVERY) > unix_nanos {
+            return;
+        }
+        let before = version.load(Relaxed);
+        version.store(before.wrapping_add(1), Relaxed);
+        fence(Release);
+        let id = u128::from_be_bytes(trace.to_bytes());
+        high.store((id >> 64) as u64, Relaxed);
+        low.store(id as u64, Relaxed);
+        value.store(time, Relaxed);
+        at.store(unix_nanos, Relaxed);
+        version.store(before.wrapping_add(2), Release);
+    }
+}
+
+/// A trace whose duration fell into a bucket, and when that was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Example {
+    pub(super) trace: TraceId,
+    pub(super) nanos: u64,
+    pub(super) unix_nanos: u64,
+}
+
+impl Example {
+    /// `None` where there is none, or it is being written.
+    pub(super) fn read(line: &Line) -> Option<Self> {
+        let Line([version, high, low, value, at, ..]) = line;
+        let before = version.load(Acquire);
+        let id = u128::from(high.load(Relaxed)) << 64 | u128::from(low.load(Relaxed));
+        let (nanos, unix_nanos) = (value.load(Relaxed), at.load(Relaxed));
+        fence(Acquire);
+        if before % 2 == 1 || version.load(Relaxed) != before {
+            return None;
+        }
+        Some(Self { trace: TraceId::from_bytes(id.to_be_bytes())?, nanos, unix_nanos })
+    }
+}
+
 impl<W: Writer> Drop for Held<W> {
     fn drop(&mut self) {
         self.0.dec();
@@ -223,6 +271,10 @@ pub(super) const BOUNDS: [(u64, &str); 16] = [
 ];
 /// The cell of a histogram's sum: after the buckets and the one without a bound.
 pub(super) const SUM: usize = BOUNDS.len() + 1;
+/// The line of the first bucket's example: after the cells, and one for each.
+pub(super) const EXAMPLES: usize = (SUM + 1).div_ceil(CELLS);
+/// An example of a second ago is as good as a new one, and costs nothing.
+const EXAMPLE_EVERY: u64 = 1_000_000_000;
 
 #[cfg(test)]
 mod tests {
@@ -242,6 +294,45 @@ mod tests {
         histogram.observe(Duration::from_nanos(60_000_000_001));
         histogram.observe(Duration::MAX);
         assert_eq!(histogram.0.at(BOUNDS.len()).load(Relaxed), 2);
+    }
+
+    #[test]
+    fn a_bucket_has_one_example_and_a_new_one_each_second() {
+        let registry = Registry::new();
+        let histogram = registry.shard().histogram(family::REQUEST_DURATION_SECONDS, &["in", "server"]);
+        let trace = |byte| TraceId::from_bytes([byte; 16]).expect("an id");
+        let read = |bucket: usize| Example::read(&histogram.0.lines[EXAMPLES + bucket]).map(|example| example.trace);
+        assert_eq!(read(0), None);
+        let (short, second) = (Duration::from_micros(3), 1_000_000_000);
+        histogram.example(short, trace(1), 10 * second);
+        histogram.example(short, trace(2), 11 * second - 1);
+        histogram.example(Duration::MAX, trace(3), 11 * second);
+        assert_eq!((read(0), read(1), read(BOUNDS.len())), (Some(trace(1)), None, Some(trace(3))));
+        histogram.example(short, trace(4), 11 * second);
+        assert_eq!(read(0), Some(trace(4)));
+        assert_eq!(histogram.0.at(0).load(Relaxed), 0, "an example is no observation");
+    }
+
+    #[test]
+    fn whoever_reads_sees_whole_examples() {
+        let registry = Registry::new();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let histogram = registry.shard().histogram(family::REQUEST_DURATION_SECONDS, &["in", "server"]);
+                for number in 1..200_000u64 {
+                    let trace = TraceId::from_bytes([number as u8 | 1; 16]).expect("an id");
+                    histogram.example(Duration::from_nanos(number), trace, number * EXAMPLE_EVERY);
+                }
+                done.store(true, Relaxed);
+            });
+            while !done.load(Relaxed) {
+                for line in registry.render().lines().filter(|line| line.contains("trace_id")) {
+                    let id = line.split('"').rev().nth(1).expect("quoted");
+                    assert!(id.as_bytes().chunks(2).all(|byte| byte == &id.as_bytes()[..2]), "{line}");
+                }
+            }
+        });
     }
 
     #[test]

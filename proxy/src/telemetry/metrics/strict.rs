@@ -125,8 +125,24 @@ fn sample(line: &str) -> Result<Sample, String> {
     if !labels.is_empty() {
         rest = rest.strip_prefix('}').ok_or(format!("{line}: braces"))?;
     }
+    let rest = match rest.split_once(" # ") {
+        Some((value, example)) if name.ends_with("_bucket") => {
+            self::example(example).ok_or(format!("{line}: the exemplar"))?;
+            value
+        }
+        _ => rest,
+    };
     let value = rest.strip_prefix(' ').filter(|value| !value.contains(' ')).ok_or(format!("{line}: spaces"))?;
     Ok(Sample { name: name.into(), labels, value: value.parse().map_err(|_| format!("{line}: the value"))? })
+}
+
+/// One label, a value and a time.
+fn example(text: &str) -> Option<()> {
+    let (id, rest) = text.strip_prefix("{trace_id=\"")?.split_once("\"} ")?;
+    let (value, time) = rest.split_once(' ')?;
+    let is_id = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let numbers = [value, time].iter().all(|number| number.parse::<f64>().is_ok_and(|number| number >= 0.0));
+    (is_id && numbers).then_some(())
 }
 
 fn quoted(text: &str) -> Option<(String, &str)> {
@@ -159,6 +175,7 @@ fn what_is_wrong_is_refused() {
         "# TYPE a gauge\n# UNIT a seconds\n# EOF\n",
         "# TYPE a gauge\na{b=\"\\x\"} 1\n# EOF\n",
         "# TYPE a gauge\na  1\n# EOF\n",
+        "# TYPE a gauge\na 1 # {trace_id=\"00000000000000000000000000000001\"} 1 1\n# EOF\n",
         "# TYPE a histogram\na_bucket{le=\"1.0\"} 1\na_count 1\n# EOF\n",
         "# TYPE a histogram\na_bucket{le=\"1.0\"} 2\na_bucket{le=\"+Inf\"} 1\n# EOF\n",
         "# TYPE a histogram\na_bucket{le=\"+Inf\"} 1\na_count 2\n# EOF\n",

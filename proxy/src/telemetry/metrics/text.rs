@@ -4,26 +4,26 @@ use std::fmt::{self, Write};
 
 use super::Labels;
 use super::family::{Family, Kind, Unit};
-use super::handle::{BOUNDS, SUM};
+use super::handle::{BOUNDS, Example, SUM};
 
 /// What `/metrics` answers as `Content-Type`.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// `series`: label values and the summed cells, sorted. A family without a series is left out.
-pub(super) fn write_family(out: &mut String, family: &Family, series: &[(Labels, Vec<u64>)]) {
+pub(super) fn write_family(out: &mut String, family: &Family, series: &[(Labels, Vec<u64>, Vec<Option<Example>>)]) {
     if series.is_empty() {
         return;
     }
     // Writing into a String cannot fail.
     let _ = write_metadata(out, family);
-    for (labels, cells) in series {
+    for (labels, cells, examples) in series {
         let _ = match family.kind {
             Kind::Counter => {
                 write_sample(out, family, "_total", labels, None, |out| write_unsigned(out, family, cells))
             }
             Kind::Info => write_sample(out, family, "_info", labels, None, |out| out.write_str("1")),
             Kind::Gauge => write_sample(out, family, "", labels, None, |out| write_signed(out, family, cells)),
-            Kind::Histogram => write_histogram(out, family, labels, cells),
+            Kind::Histogram => write_histogram(out, family, labels, cells, examples),
         };
     }
 }
@@ -37,12 +37,21 @@ fn write_metadata(out: &mut String, family: &Family) -> fmt::Result {
 }
 
 /// The count is the last cumulative bucket and not a cell of its own: the two can never disagree.
-fn write_histogram(out: &mut String, family: &Family, labels: &Labels, cells: &[u64]) -> fmt::Result {
+fn write_histogram(
+    out: &mut String,
+    family: &Family,
+    labels: &Labels,
+    cells: &[u64],
+    examples: &[Option<Example>],
+) -> fmt::Result {
     let mut count = 0u64;
     let bounds = BOUNDS.iter().map(|(_, bound)| *bound).chain(["+Inf"]);
-    for (bound, cell) in bounds.zip(cells) {
+    for ((bound, cell), example) in bounds.zip(cells).zip(examples) {
         count = count.wrapping_add(*cell);
-        write_sample(out, family, "_bucket", labels, Some(bound), |out| write!(out, "{count}"))?;
+        write_sample(out, family, "_bucket", labels, Some(bound), |out| {
+            write!(out, "{count}")?;
+            example.as_ref().map_or(Ok(()), |example| write_example(out, example))
+        })?;
     }
     write_sample(out, family, "_count", labels, None, |out| write!(out, "{count}"))?;
     let sum = cells.get(SUM).copied().unwrap_or_default();
@@ -84,6 +93,13 @@ fn write_signed(out: &mut String, family: &Family, cells: &[u64]) -> fmt::Result
         out.push('-');
     }
     write_unsigned(out, family, &[value.unsigned_abs()])
+}
+
+fn write_example(out: &mut String, example: &Example) -> fmt::Result {
+    write!(out, " # {{trace_id=\"{}\"}} ", example.trace)?;
+    write_seconds(out, example.nanos)?;
+    out.push(' ');
+    write_seconds(out, example.unix_nanos)
 }
 
 /// Nanoseconds as seconds, without the detour of a float.
@@ -131,6 +147,8 @@ mod tests {
             let duration = shard.histogram(family::REQUEST_DURATION_SECONDS, &["in", "server"]);
             duration.observe(Duration::from_micros(700));
             duration.observe(Duration::from_secs(90));
+            let trace = spanmesh_proto::TraceId::from_bytes([0xab; 16]).expect("an id");
+            duration.example(Duration::from_micros(700), trace, 1_700_000_000_500_000_000);
         }
         one.counter(family::ACCEPT_ERRORS, &["\"quoted\\\n\u{1}é"]).add(1);
         one.gauge(family::BUILD, &["0.1.0"]).set(1);
@@ -143,7 +161,8 @@ mod tests {
             "# TYPE spanmesh_proxy_request_duration_seconds histogram\n# UNIT spanmesh_proxy_request_duration_seconds seconds\n\
              # HELP spanmesh_proxy_request_duration_seconds From the request's head to the last byte of its answer.\n",
             "spanmesh_proxy_requests_total{listener=\"in\",side=\"server\",flag=\"ok\",status_class=\"2xx\",protocol=\"http/1.1\"} 14\n",
-            "spanmesh_proxy_request_duration_seconds_bucket{listener=\"in\",side=\"server\",le=\"0.001\"} 2\n",
+            "spanmesh_proxy_request_duration_seconds_bucket{listener=\"in\",side=\"server\",le=\"0.001\"} 2 \
+             # {trace_id=\"abababababababababababababababab\"} 0.0007 1700000000.5\n",
             "spanmesh_proxy_request_duration_seconds_bucket{listener=\"in\",side=\"server\",le=\"+Inf\"} 4\n",
             "spanmesh_proxy_request_duration_seconds_sum{listener=\"in\",side=\"server\"} 180.0014\n",
             "spanmesh_proxy_accept_errors_total{kind=\"\\\"quoted\\\\\\n\u{1}é\"} 1\n",

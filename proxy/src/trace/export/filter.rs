@@ -1,6 +1,7 @@
 //! Which spans a destination is given. What the resource says is the same for all spans of a process and decided at its
 //! start; attributes are asked of each span, by putting them into words once more.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use super::json::Resource;
@@ -60,6 +61,11 @@ impl Fields for Asked<'_> {
         for (wanted, met) in self.wanted.iter().zip(&mut self.met) {
             *met |= wanted.key == key && takes(wanted, value);
         }
+    }
+
+    /// One of its values is enough.
+    fn list(&mut self, key: &str, values: &[Cow<'_, str>]) {
+        values.iter().for_each(|value| self.custom(key, value));
     }
 
     fn text(&mut self, key: &'static str, value: &str) {

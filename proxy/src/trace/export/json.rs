@@ -50,6 +50,9 @@ fn span(object: &mut Object, told: &Told<'_>) {
     let span = told.span;
     object.id("traceId", &span.trace.to_digits());
     object.id("spanId", &span.id.to_digits());
+    if !span.context.state.is_empty() {
+        object.text("traceState", &told.state());
+    }
     if let Some(parent) = span.parent {
         object.id("parentSpanId", &parent.to_digits());
     }
@@ -115,6 +118,19 @@ impl Fields for Attributes<'_, '_> {
         out.push(b'"');
         print::ip(out, value);
         out.extend_from_slice(b"\"}}");
+    }
+
+    fn list(&mut self, key: &str, values: &[Cow<'_, str>]) {
+        self.0.object(|entry| {
+            entry.text("key", key);
+            entry.object("value", |field| {
+                field.object("arrayValue", |array| {
+                    array.list("values", |list| {
+                        values.iter().for_each(|value| list.object(|item| item.text("stringValue", value)));
+                    });
+                });
+            });
+        });
     }
 }
 

@@ -1,6 +1,7 @@
 //! OTLP/protobuf: one `ExportTraceServiceRequest`, written straight from the compact records. The message types of
 //! opentelemetry-proto own every string, which costs more than the encoding; they read this back in the tests.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use super::json::Resource;
@@ -52,6 +53,9 @@ fn span(out: &mut Vec<u8>, told: &Told<'_>) {
     let span = told.span;
     bytes(out, 1, &span.trace.to_bytes());
     bytes(out, 2, &span.id.to_bytes());
+    if !span.context.state.is_empty() {
+        bytes(out, 3, told.state().as_bytes());
+    }
     if let Some(parent) = span.parent {
         bytes(out, 4, &parent.to_bytes());
     }
@@ -92,6 +96,17 @@ impl Fields for Attributes<'_> {
         message(self.0, self.1, |out| {
             bytes(out, 1, key.as_bytes());
             message(out, 2, |out| number(out, 3, value.cast_unsigned()));
+        });
+    }
+
+    fn list(&mut self, key: &str, values: &[Cow<'_, str>]) {
+        message(self.0, self.1, |out| {
+            bytes(out, 1, key.as_bytes());
+            message(out, 2, |out| {
+                message(out, 5, |out| {
+                    values.iter().for_each(|value| message(out, 1, |out| bytes(out, 1, value.as_bytes())));
+                });
+            });
         });
     }
 

@@ -1,6 +1,7 @@
 //! Zipkin's JSON of version 2, as OpenTelemetry's specification maps spans to it (`sdk_exporters/zipkin.md`): attributes are
 //! tags, times are in microseconds, and the service of the resource is the local endpoint.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use super::json::Resource;
@@ -63,6 +64,13 @@ struct Tags<'a, 'b>(&'a mut Object<'b>);
 impl Fields for Tags<'_, '_> {
     fn custom(&mut self, key: &str, value: &str) {
         self.0.custom(key, value);
+    }
+
+    /// As the text of a JSON list: a tag has one value.
+    fn list(&mut self, key: &str, values: &[Cow<'_, str>]) {
+        let mut text = Vec::new();
+        json::list(&mut text, |list| values.iter().for_each(|value| list.text(value)));
+        self.0.custom(key, &String::from_utf8_lossy(&text));
     }
 
     fn text(&mut self, key: &'static str, value: &str) {

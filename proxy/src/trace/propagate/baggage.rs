@@ -45,6 +45,14 @@ pub fn limit(headers: &mut HeaderMap, ink: &mut Ink) -> bool {
     true
 }
 
+/// What stands behind a key for the first time, as it is written, without its properties.
+pub fn value<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a [u8]> {
+    let mut members = headers.get_all(BAGGAGE).iter().flat_map(members);
+    let member = members.find(|member| key(member) == Some(wanted.as_bytes()))?;
+    let (_, value) = member.split_at_checked(member.iter().position(|byte| *byte == b'=')? + 1)?;
+    value.split(|byte| *byte == b';').next().map(<[u8]>::trim_ascii)
+}
+
 fn write(headers: &HeaderMap, ink: &mut Ink, keep: impl Fn(&[u8]) -> bool) -> Option<HeaderValue> {
     let mut length = 0;
     let lines = headers.get_all(BAGGAGE);

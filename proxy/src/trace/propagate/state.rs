@@ -52,6 +52,20 @@ pub fn check(headers: &HeaderMap) -> Checked {
     }
 }
 
+/// All of it as one value. `None` where it is longer than what is written anew.
+pub fn whole(headers: &HeaderMap) -> Option<HeaderValue> {
+    let lines = headers.get_all(TRACESTATE);
+    let (first, more) = (lines.iter().next()?, lines.iter().nth(1).is_some());
+    if lines.iter().fold(0, |sum, line| sum + line.len() + 1) > BYTES + 1 {
+        return None;
+    }
+    if !more {
+        return Some(first.clone());
+    }
+    let lines: Vec<&[u8]> = lines.iter().map(HeaderValue::as_bytes).collect();
+    HeaderValue::from_bytes(&lines.join(&b',')).ok()
+}
+
 /// The value of a member.
 pub fn member<'a>(headers: &'a HeaderMap, key: &str) -> Option<&'a str> {
     let mut all = headers.get_all(TRACESTATE).iter().flat_map(members).filter_map(parse);
