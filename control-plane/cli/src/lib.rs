@@ -13,7 +13,7 @@ mod help;
 mod http;
 mod man;
 mod terminal;
-pub mod trace;
+mod trace;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -53,10 +53,9 @@ impl Drop for Folder {
 /// Removes a folder of ours, and no other.
 pub fn remove(path: &Path) {
     let ours = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(NAME));
-    if ours {
-        // Another process of the demo may have been faster.
-        let _ = std::fs::remove_dir_all(path);
-    }
+    // All processes of a demo that was killed do this at once, and one may find gone what it has just seen.
+    let gone = || std::fs::remove_dir_all(path).is_ok() || !path.exists();
+    let _ = ours && (0..TRIES).any(|_| gone());
 }
 
 const NAME: &str = "spanmesh-demo-";

@@ -41,7 +41,7 @@ impl Story {
         text.push_str(&terminal.paint(Style::Dim, head.trim_end()));
         text.push('\n');
         let address = |address: Option<SocketAddr>| address.map_or("-".to_owned(), |address| address.to_string());
-        text.push_str(&row([EDGE, "gateway", "-", &mesh.gateway_id().to_string(), &address(mesh.edge), "edge.yaml"]));
+        text.push_str(&row([EDGE, "gateway", &mesh.gateway_id().to_string(), "-", &address(mesh.edge), "edge.yaml"]));
         for name in super::mesh::NAMES {
             let Some(member) = mesh.member(name) else { continue };
             let sidecar = member.sidecar.as_ref().map_or(0, |sidecar| sidecar.id);
@@ -54,7 +54,7 @@ impl Story {
                 &format!("{name}.yaml"),
             ]));
         }
-        let _ = writeln!(text, "  configurations in {}", folder.path().display());
+        let _ = writeln!(text, "  configurations in {}\n", folder.path().display());
         terminal.print(&text)?;
         Ok(())
     }
@@ -145,8 +145,9 @@ fn next(mesh: &Mesh, receiver: SocketAddr) -> String {
     format!(
         "\
 Try next
-  send a request, draw its trace    curl -i http://{edge}/checkout
-                                    {program} trace{from}
+  send a request                    curl -i http://{edge}/checkout
+  draw its trace                    {program} trace ID{from}
+                                    with the ID from `server-timing` in the answer
   list the latest traces            {program} trace --list{from}
   keep fewer traces                 sed -i 's/\"1\"/\"0.1\"/' {file}
                                     and watch `kept` below

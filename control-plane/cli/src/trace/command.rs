@@ -1,15 +1,16 @@
 //! `spanmesh trace`: which trace, from where, and how it is shown.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use lexopt::{Arg, Parser};
-use spanmesh_proto::TraceId;
+use spanmesh_proto::{SpanId, TraceId};
 
 use super::listing::{self, Output};
 use super::read::{Held, padded};
 use super::source;
-use super::span::by_trace;
+use super::span::{Span, by_trace};
 use super::tree::Tree;
 use super::waterfall::{self, Look};
 use crate::failure::Failure;
@@ -128,7 +129,11 @@ fn show(asked: &Asked, held: Held, terminal: &mut Terminal) -> Result<ExitCode, 
     }
     let found = match asked.trace {
         Some(wanted) => traces.into_iter().find(|(trace, _)| *trace == wanted),
-        None => traces.pop(),
+        None => {
+            // The very latest may still be on its way.
+            let whole = traces.iter().rposition(|(_, spans)| has_parents(spans));
+            traces.drain(..).nth(whole.unwrap_or(count.saturating_sub(1)))
+        }
     };
     let Some((_, spans)) = found else {
         return Err(Failure::failed(match asked.trace {
@@ -154,6 +159,12 @@ fn show(asked: &Asked, held: Held, terminal: &mut Terminal) -> Result<ExitCode, 
         terminal.print(&format!("the latest of {count} traces; --list shows them\n"))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// None of its spans has a parent that is missing.
+fn has_parents(spans: &[Span]) -> bool {
+    let ids: HashSet<SpanId> = spans.iter().map(|span| span.id).collect();
+    spans.iter().filter_map(|span| span.parent).all(|parent| ids.contains(&parent))
 }
 
 fn json(value: &serde_json::Value) -> String {

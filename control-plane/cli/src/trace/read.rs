@@ -37,7 +37,10 @@ fn document(value: &Value, held: &mut Held, depth: usize) -> bool {
         return false;
     }
     match value {
-        Value::Array(items) => items.iter().fold(false, |known, item| document(item, held, depth + 1) | known),
+        // An empty list is what Jaeger answers for a trace that it does not have.
+        Value::Array(items) => {
+            items.iter().fold(items.is_empty(), |known, item| document(item, held, depth + 1) | known)
+        }
         Value::Object(fields) => {
             let list = |name: &str| fields.get(name).and_then(Value::as_array);
             if let Some(resources) =
@@ -270,6 +273,7 @@ mod tests {
 
     #[test]
     fn what_is_broken_is_said_or_counted() {
+        assert_eq!(read("{\"data\":[]}").unwrap(), Held::default());
         assert!(read("").is_err());
         assert!(read("{}").is_err());
         assert!(read("{\"a\":").unwrap_err().starts_with("is not JSON"));

@@ -340,7 +340,7 @@ pub mod tests {
 
     #[test]
     fn a_long_chain_needs_no_stack() {
-        let chain = (1..=20_000).map(|id| span(id, id - 1, "a", Kind::Internal, id, 40_000 - id)).collect();
+        let chain = (1..=20_000).map(|id| span(id, id - 1, "a", Kind::Internal, id, 50_000 - id)).collect();
         let tree = Tree::new(chain);
         assert_eq!(tree.nodes.len(), 20_000);
         assert!(tree.nodes.iter().all(Node::is_critical));
