@@ -103,10 +103,8 @@ impl Story {
         let tree = Tree::new(spans);
         let look = Look { width: terminal.width, colours: terminal.colours, most: 100 };
         terminal.print(&waterfall::draw(&tree, look))?;
-        terminal.print(
-            &terminal
-                .paint(Style::Dim, &format!("the first whole trace, {:.1} s after the start\n", waited.as_secs_f64())),
-        )?;
+        let waited = format!("the first whole trace, {:.1} s after the start", waited.as_secs_f64());
+        terminal.print(&format!("{}\n\n", terminal.paint(Style::Dim, &waited)))?;
         self.shown = true;
         Ok(true)
     }

@@ -26,7 +26,7 @@ pub fn draw(tree: &Tree, look: Look) -> String {
             Line::Span { node, label, notes } => span(tree, node, label, notes, layout, look, &mut out),
             Line::Hidden { label, count } => {
                 let text = format!("{label}… {count} more {}", plural(*count, "span"));
-                let _ = writeln!(out, "{}", paint(look.colours, Style::Dim, &fit(&text, layout.whole).trim_end()));
+                let _ = writeln!(out, "{}", paint(look.colours, Style::Dim, fit(&text, layout.whole).trim_end()));
             }
         }
     }
