@@ -4,6 +4,7 @@
 
 mod check;
 mod child;
+mod configuration;
 mod folder;
 mod lifeline;
 mod load;

@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fmt::Write;
 use std::net::SocketAddr;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener};
@@ -15,6 +14,7 @@ use serde_json::Value;
 use tokio::time::{Instant, timeout};
 
 use super::child::Child;
+use super::configuration;
 use super::folder::Folder;
 use super::options::Options;
 use super::receiver::listen;
@@ -26,7 +26,7 @@ pub struct Service {
     pub what: &'static str,
     pub calls: &'static [&'static str],
     /// More fields of its sidecar's policy.
-    policy: &'static str,
+    pub policy: &'static str,
 }
 
 pub const EDGE: &str = "edge";
@@ -135,7 +135,7 @@ impl Mesh {
         }
         terminal.status("starting the gateway …")?;
         let shop = self.inbound("shop").ok_or_else(|| Failure::failed("the shop's sidecar does not listen"))?;
-        self.edge_file = folder.write("edge.yaml", &edge(port, shop, receiver))?;
+        self.edge_file = folder.write("edge.yaml", &configuration::edge(port, shop, receiver))?;
         let gateway = self.gateway.insert(start_proxy(EDGE, &self.edge_file, &self.folder)?);
         let listeners = ready_at(gateway).await?;
         self.edge = listeners.get("edge").copied();
@@ -146,7 +146,7 @@ impl Mesh {
     fn start_sidecar(&mut self, place: usize, folder: &Folder, receiver: SocketAddr) -> Result<(), Failure> {
         let Some(member) = self.members.get(place) else { return Ok(()) };
         let calls = member.service.calls.iter().filter_map(|name| Some((*name, self.inbound(name)?)));
-        let text = sidecar(member.service, member.address, &calls.collect::<Vec<_>>(), receiver);
+        let text = configuration::sidecar(member.service, member.address, &calls.collect::<Vec<_>>(), receiver);
         let file = folder.write(&format!("{}.yaml", member.service.name), &text)?;
         let child = start_proxy(member.service.name, &file, &self.folder)?;
         if let Some(member) = self.members.get_mut(place) {
@@ -362,80 +362,6 @@ fn worth_telling(who: &str, line: &str) -> Option<String> {
     let level = told["level"].as_str().unwrap_or_default().to_ascii_lowercase();
     let telling = level == "warn" || level == "error" || message.contains("policy");
     telling.then(|| format!("{who}: {}", crate::terminal::tame(message)))
-}
-
-fn edge(port: u16, shop: SocketAddr, receiver: SocketAddr) -> String {
-    format!(
-        "\
-# The gateway of the demo. The first of these is for you: change it, save, and watch the traces that are kept.
-version: 1
-role: gateway
-policy:
-  sampling:
-    head:
-      rules:
-      - action: {{probability: \"1\"}}      # \"0.1\" keeps every tenth trace; `never: {{}}` none
-  destinations:
-  - name: demo
-    otlpHttp: {{endpoint: \"http://{receiver}\"}}
-    delivery: {{age: 200ms}}
-
-node: {{service: edge, namespace: demo}}
-workers: 1
-admin: {{address: \"127.0.0.1:0\"}}
-status: {{address: \"127.0.0.1:0\"}}
-listeners:
-- name: edge
-  mode: gateway
-  address: \"127.0.0.1:{port}\"
-  answerTrace: serverTiming              # answers tell their trace's id
-  routes:
-  - {{name: checkout, match: {{path: /checkout}}, upstream: shop, timeout: 5s}}
-upstreams:
-- {{name: shop, addresses: [\"{shop}\"]}}
-telemetry: {{log: info}}
-drain: {{timeout: 1s}}
-"
-    )
-}
-
-fn sidecar(service: &Service, app: SocketAddr, calls: &[(&str, SocketAddr)], receiver: SocketAddr) -> String {
-    let Service { name, what, policy, .. } = service;
-    let mut text = format!(
-        "\
-# The sidecar of {name}: {what}.
-version: 1
-role: sidecar
-node: {{service: {name}, namespace: demo}}
-workers: 1
-admin: {{address: \"127.0.0.1:0\"}}
-status: {{address: \"127.0.0.1:0\"}}
-policy:
-{policy}  destinations:
-  - name: demo
-    otlpHttp: {{endpoint: \"http://{receiver}\"}}
-    delivery: {{age: 200ms}}
-telemetry: {{log: info}}
-drain: {{timeout: 1s}}
-upstreams:
-- {{name: app, addresses: [\"{app}\"]}}
-"
-    );
-    for (callee, address) in calls {
-        let _ = writeln!(text, "- {{name: {callee}, addresses: [\"{address}\"]}}");
-    }
-    text.push_str("listeners:\n- {name: in, mode: inbound, address: \"127.0.0.1:0\", upstream: app}\n");
-    if !calls.is_empty() {
-        text.push_str("- name: out\n  mode: outbound\n  address: \"127.0.0.1:0\"\n  routes:\n");
-    }
-    for (callee, _) in calls {
-        let retry = match *callee {
-            "payment" => ", retry: {attempts: 1, on: [\"503\"]}",
-            _ => "",
-        };
-        let _ = writeln!(text, "  - {{name: {callee}, match: {{host: {callee}.demo}}, upstream: {callee}{retry}}}");
-    }
-    text
 }
 
 const USUAL: u16 = 8080;
