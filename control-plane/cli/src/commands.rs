@@ -180,6 +180,12 @@ pub const COMMANDS: &[Command] = &[
         options: &[
             option(Some('f'), "file", Some("FILE"), "read this file; - is standard input"),
             option(None, "from", Some("URL"), "ask this server [http://127.0.0.1:16686]"),
+            option(
+                None,
+                "header",
+                Some("FIELD"),
+                "what that server wants to be told: 'X-Scope-OrgID: team'; may come again",
+            ),
             option(Some('l'), "list", None, "list the traces that there are instead of drawing one"),
             option(Some('a'), "all", None, "draw all spans of a trace of many"),
             Opt {

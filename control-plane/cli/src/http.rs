@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,8 +14,12 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
 pub type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
@@ -46,28 +51,64 @@ pub async fn ask<B>(address: SocketAddr, version: Version, request: Request<B>, 
 where
     B: Body<Data = Bytes, Error = Infallible> + Unpin + 'static,
 {
+    let asked = async { converse(TcpStream::connect(address).await?, version, request).await };
+    timeout(patience, asked).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// Asks once under TLS, in HTTP/1.1. The server has to show a certificate for this name that this machine trusts.
+pub async fn ask_securely<B>(
+    address: SocketAddr,
+    name: &str,
+    request: Request<B>,
+    patience: Duration,
+) -> io::Result<Whole>
+where
+    B: Body<Data = Bytes, Error = Infallible> + Unpin + 'static,
+{
+    let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
+    let connector = TlsConnector::from(Arc::new(trust()?));
     let asked = async {
-        let io = TokioIo::new(TcpStream::connect(address).await?);
-        let response = match version {
-            Version::Http1 => {
-                let (mut sender, connection) =
-                    hyper::client::conn::http1::handshake(io).await.map_err(io::Error::other)?;
-                tokio::task::spawn_local(connection);
-                sender.send_request(request).await.map_err(io::Error::other)?
-            }
-            Version::Http2 => {
-                let (mut sender, connection) =
-                    hyper::client::conn::http2::handshake(Local, io).await.map_err(io::Error::other)?;
-                tokio::task::spawn_local(connection);
-                sender.send_request(request).await.map_err(io::Error::other)?
-            }
-        };
-        let (head, body) = response.into_parts();
-        let collected = Limited::new(body, LARGEST).collect().await.map_err(io::Error::other)?;
-        let trailers = collected.trailers().cloned().unwrap_or_default();
-        Ok(Whole { head, body: collected.to_bytes(), trailers })
+        let stream = connector.connect(name, TcpStream::connect(address).await?).await?;
+        converse(stream, Version::Http1, request).await
     };
     timeout(patience, asked).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// The roots of this machine.
+fn trust() -> io::Result<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        return Err(io::Error::other("this machine has no root certificates; SSL_CERT_FILE can name a file of them"));
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    Ok(builder.map_err(io::Error::other)?.with_root_certificates(roots).with_no_client_auth())
+}
+
+async fn converse<IO, B>(stream: IO, version: Version, request: Request<B>) -> io::Result<Whole>
+where
+    IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    B: Body<Data = Bytes, Error = Infallible> + Unpin + 'static,
+{
+    let io = TokioIo::new(stream);
+    let response = match version {
+        Version::Http1 => {
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.map_err(io::Error::other)?;
+            tokio::task::spawn_local(connection);
+            sender.send_request(request).await.map_err(io::Error::other)?
+        }
+        Version::Http2 => {
+            let handshake = hyper::client::conn::http2::handshake(Local, io).await;
+            let (mut sender, connection) = handshake.map_err(io::Error::other)?;
+            tokio::task::spawn_local(connection);
+            sender.send_request(request).await.map_err(io::Error::other)?
+        }
+    };
+    let (head, body) = response.into_parts();
+    let collected = Limited::new(body, LARGEST).collect().await.map_err(io::Error::other)?;
+    let trailers = collected.trailers().cloned().unwrap_or_default();
+    Ok(Whole { head, body: collected.to_bytes(), trailers })
 }
 
 /// Serves until dropped. `handler` gets whole requests; one that is too large is answered with 413.

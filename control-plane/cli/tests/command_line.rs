@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 use std::thread;
 
 fn command(arguments: &[&str]) -> Command {
@@ -74,6 +75,8 @@ fn wrong_usage_ends_with_2_and_says_what_would_be_right() {
         (&["trace", "--file", "a", "--from", "http://b"], "keep one"),
         (&["trace", "--from", "ftp://x"], "http://"),
         (&["trace", "--width", "wide"], "--width"),
+        (&["trace", "--header", "nothing"], "X-Scope-OrgID: team"),
+        (&["trace", "--from", "http://a:b@c"], "--header"),
         (&["trace", "--what"], "--what"),
         (&["demo", "--for", "10"], "10s"),
         (&["demo", "--port", "80000"], "--port"),
@@ -140,6 +143,54 @@ fn a_trace_is_asked_for_by_its_id() {
     assert!(out.contains("shop · GET /") && out.contains("1.5 ms"), "{out}");
     let asked = asked.join().expect("asked");
     assert!(asked.starts_with(&format!("GET /jaeger/api/traces/{ID} HTTP/1.1\r\n")), "{asked}");
+}
+
+#[test]
+fn a_server_is_asked_under_tls_and_told_what_it_wants_to_know() {
+    let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let key = rustls::pki_types::PrivateKeyDer::Pkcs8(own.signing_key.serialize_der().into());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.expect("versions").with_no_client_auth().with_single_cert(vec![own.cert.der().clone()], key);
+    let config = Arc::new(config.expect("a certificate"));
+    let roots = std::env::temp_dir().join(format!("spanmesh-roots-{}.pem", std::process::id()));
+    std::fs::write(&roots, own.cert.pem()).expect("write");
+
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let from = format!("https://localhost:{}", listener.local_addr().expect("address").port());
+    let served = thread::spawn(move || {
+        let mut heads = Vec::new();
+        for _ in 0..2 {
+            let (stream, _) = listener.accept().expect("accept");
+            let tls = rustls::ServerConnection::new(config.clone()).expect("a connection");
+            let mut stream = rustls::StreamOwned::new(tls, stream);
+            let mut head = Vec::new();
+            let mut byte = [0];
+            // A client that does not trust the server ends before it has said anything.
+            while !head.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
+                head.push(byte[0]);
+            }
+            let body = jaeger();
+            let _ = write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            let _ = stream.flush();
+            heads.push(String::from_utf8(head).expect("text"));
+        }
+        heads
+    });
+    let arguments = ["trace", ID, "--from", &from, "--header", "X-Scope-OrgID: team"];
+    let (code, out, err) = told(command(&arguments).env("SSL_CERT_FILE", &roots).output().expect("run"));
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.contains("GET /"), "{out}");
+    // To whom trusts another root the server is a stranger.
+    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    std::fs::write(&roots, other.cert.pem()).expect("write");
+    let (code, out, err) = told(command(&arguments).env("SSL_CERT_FILE", &roots).output().expect("run"));
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(err.contains("cannot be asked: invalid peer certificate"), "{err}");
+    let heads = served.join().expect("served");
+    assert!(heads[0].contains("x-scope-orgid: team\r\n"), "{heads:?}");
+    assert_eq!(heads[1], "");
+    std::fs::remove_file(&roots).expect("remove");
 }
 
 #[test]

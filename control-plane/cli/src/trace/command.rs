@@ -4,12 +4,13 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use http::{HeaderName, HeaderValue};
 use lexopt::{Arg, Parser};
 use spanmesh_proto::{SpanId, TraceId};
 
 use super::listing::{self, Output};
 use super::read::{Held, padded};
-use super::source;
+use super::source::{self, Server};
 use super::span::{Span, by_trace};
 use super::tree::Tree;
 use super::waterfall::{self, Look};
@@ -26,12 +27,13 @@ pub fn main(parser: &mut Parser) -> Result<ExitCode, Failure> {
                 .enable_all()
                 .build_local(tokio::runtime::LocalOptions::default())
                 .map_err(Failure::failed)?;
-            let from = asked.from.as_deref().unwrap_or(source::USUAL);
-            terminal.status(&format!("asking {from} …"))?;
+            let url = asked.from.clone().unwrap_or_else(|| source::USUAL.to_owned());
+            terminal.status(&format!("asking {url} …"))?;
+            let server = Server { url, headers: asked.headers.clone() };
             let held = runtime.block_on(async {
                 match asked.trace {
-                    Some(trace) => source::fetch(from, trace).await,
-                    None => source::latest(from).await,
+                    Some(trace) => source::fetch(&server, trace).await,
+                    None => source::latest(&server).await,
                 }
             });
             terminal.status("")?;
@@ -47,6 +49,7 @@ struct Asked {
     trace: Option<TraceId>,
     file: Option<PathBuf>,
     from: Option<String>,
+    headers: Vec<(HeaderName, HeaderValue)>,
     list: bool,
     all: bool,
     output: Output,
@@ -60,6 +63,7 @@ impl Asked {
             trace: None,
             file: None,
             from: None,
+            headers: Vec::new(),
             list: false,
             all: false,
             output: Output::Waterfall,
@@ -81,6 +85,12 @@ impl Asked {
                 }
                 Arg::Short('f') | Arg::Long("file") => asked.file = Some(parser.value().map_err(wrong)?.into()),
                 Arg::Long("from") => asked.from = Some(parser.value().map_err(wrong)?.to_string_lossy().into_owned()),
+                Arg::Long("header") => {
+                    let value = parser.value().map_err(wrong)?;
+                    let field = value.to_str().and_then(header);
+                    let right = "--header takes a name and a value: 'X-Scope-OrgID: team'";
+                    asked.headers.push(field.ok_or_else(|| Failure::usage("trace", right))?);
+                }
                 Arg::Short('l') | Arg::Long("list") => asked.list = true,
                 Arg::Short('a') | Arg::Long("all") => asked.all = true,
                 Arg::Short('o') | Arg::Long("output") => {
@@ -103,6 +113,11 @@ impl Asked {
         }
         Ok(asked)
     }
+}
+
+fn header(text: &str) -> Option<(HeaderName, HeaderValue)> {
+    let (name, value) = text.split_once(':')?;
+    Some((name.trim().parse().ok()?, value.trim().parse().ok()?))
 }
 
 fn word<T>(parser: &mut Parser, option: &str, parse: fn(&str) -> Option<T>, words: &[&str]) -> Result<T, Failure> {
