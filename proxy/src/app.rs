@@ -2,6 +2,7 @@
 //! It binds before it returns and tells the addresses, so that tests run the real program on port 0.
 
 mod background;
+mod follow;
 mod resolve;
 mod resource;
 mod tls;
@@ -19,7 +20,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::admin::{Command, Health};
-use crate::config::{Config, LogTarget, Problem, Role};
+use crate::config::{Config, LogTarget, Problem, Role, Source};
 use crate::handover::{self, HandoverError, Inheritance, Socket};
 use crate::identity::certs::CertificateError;
 use crate::net::listen;
@@ -91,6 +92,15 @@ impl Running {
 
 /// Starts a proxy. `signals`: SIGTERM and SIGINT drain it.
 pub fn start(config: Config, signals: bool) -> Result<Running, StartError> {
+    begin(config, None, signals)
+}
+
+/// Starts a proxy with a configuration that was read from there, and follows what changes in it.
+pub fn start_following(config: Config, source: Source, signals: bool) -> Result<Running, StartError> {
+    begin(config, Some(source), signals)
+}
+
+fn begin(config: Config, source: Option<Source>, signals: bool) -> Result<Running, StartError> {
     let registry = Registry::new();
     let log = log::start(&config.telemetry.log, sink::Target::Stderr, &registry).map_err(StartError::Log)?;
     for warning in &config.warnings {
@@ -103,7 +113,7 @@ pub fn start(config: Config, signals: bool) -> Result<Running, StartError> {
     let config = Arc::new(config);
     let parts = Parts::new(&config, &registry, log)?;
     let (orders, inbox) = mpsc::channel(ORDERS);
-    let background = background::Background { parts, workers, orders: orders.clone(), inbox, signals };
+    let background = background::Background { parts, source, workers, orders: orders.clone(), inbox, signals };
     let (ready, started) = std::sync::mpsc::sync_channel(1);
     let thread = thread::Builder::new()
         .name("background".into())

@@ -56,14 +56,15 @@ fn run(parser: &mut Parser) -> Result<ExitCode, lexopt::Error> {
         }
     }
     let Some(file) = file else { return Err("run needs --config FILE".into()) };
-    let config = match config::load(&file, config::environment()) {
+    let source = config::Source::new(&file, config::environment());
+    let config = match source.load() {
         Ok(config) => config,
         Err(problems) => {
             problems.iter().for_each(|problem| eprintln!("{problem}"));
             return Ok(ExitCode::from(USAGE));
         }
     };
-    let running = match app::start(config, true) {
+    let running = match app::start_following(config, source, true) {
         Ok(running) => running,
         Err(error) => {
             eprintln!("spanmesh-proxy: {error}");

@@ -18,6 +18,7 @@ mod reader;
 mod reference;
 mod sampling;
 mod schema;
+mod source;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -53,13 +54,12 @@ pub use policy::{
 pub use problem::{Place, Problem};
 pub use reference::reference;
 pub use sampling::{ParentDecision, Sampling, SamplingAction};
+pub use source::{Adopted, Source};
 pub use upstream::{Upstream, UpstreamProtocol, UpstreamTls};
 
 /// Reads the file and lays the environment over it.
 pub fn load(path: &Path, environment: impl Iterator<Item = (String, String)>) -> Result<Config, Vec<Problem>> {
-    let file = path.display().to_string();
-    let text = read(path).map_err(|(wrong, right)| vec![whole_file(&file, wrong, right)])?;
-    parse(&text, &file, environment)
+    Source::new(path, environment).load()
 }
 
 /// Reads a configuration; `file` is what messages call it.

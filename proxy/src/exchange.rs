@@ -29,10 +29,13 @@ use crate::trace::context::TraceContext;
 use crate::trace::in_flight::Ticket;
 use crate::trace::span::micros;
 use crate::trace::trust::Notes;
+use crate::worker::policy::{Held, Policy};
 
 /// One request. Shared with the bodies of its attempts; they are all on one thread.
 pub struct Exchange {
     connection: Rc<Connection>,
+    /// The one that held when it began.
+    policy: Held,
     opened: Instant,
     /// Bodies count here without borrowing the record.
     sent: Cell<u64>,
@@ -189,7 +192,9 @@ impl Open {
         let idle_timeout = connection.worker.limits.idle_timeout;
         connection.began();
         connection.listener.meters.began();
+        let policy = connection.listener.policy.borrow().clone();
         Self(Some(Rc::new(Exchange {
+            policy,
             opened: Instant::now(),
             sent: Cell::new(0),
             received: Cell::new(0),
@@ -276,6 +281,10 @@ impl Exchange {
 
     pub fn connection(&self) -> &Rc<Connection> {
         &self.connection
+    }
+
+    pub fn policy(&self) -> &Policy {
+        &self.policy
     }
 
     /// Bytes of the request's body went to the upstream.

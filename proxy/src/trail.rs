@@ -27,7 +27,8 @@ pub fn settle(connection: &Rc<Connection>, open: &Open, head: &mut Head) -> (Tra
     };
     let (settled, span) = {
         let (mut rng, mut ink) = (worker.rng.borrow_mut(), worker.ink.borrow_mut());
-        let settled = trust::settle(&mut head.headers, trust, &listener.rules, origin, &mut *rng, &mut ink);
+        let settled =
+            trust::settle(&mut head.headers, trust, &open.exchange().policy().rules, origin, &mut *rng, &mut ink);
         (settled, context::random_span(&mut *rng))
     };
     worker.meters.settled(&settled);
@@ -47,7 +48,8 @@ pub fn settle(connection: &Rc<Connection>, open: &Open, head: &mut Head) -> (Tra
 fn if_traced(exchange: &Exchange, head: &Head, context: TraceContext, span: SpanId) -> (TraceContext, SpanId) {
     let worker = &exchange.connection().worker;
     let facts = Facts { method: &head.method, path: head.path.path(), headers: &head.headers };
-    let Some(kind) = untraced::kind(&facts).filter(|kind| worker.untraced.contains(kind) && !context.debug) else {
+    let Some(kind) = untraced::kind(&facts).filter(|kind| exchange.policy().untraced.contains(kind) && !context.debug)
+    else {
         return (context, span);
     };
     exchange.untraced();
@@ -69,7 +71,8 @@ pub fn inject(
 ) {
     let connection = exchange.connection();
     let (worker, listener) = (&connection.worker, &connection.listener);
-    let propagation = &listener.rules.propagation;
+    let rules = &exchange.policy().rules;
+    let propagation = &rules.propagation;
     if listener.mode != Mode::Inbound
         && !propagation.outside_baggage
         && !propagation.mesh.iter().any(|network| network.contains(address.ip()))
@@ -78,7 +81,7 @@ pub fn inject(
     }
     let node = &worker.node;
     let hop = Hop { service: &node.service, instance: &node.pod, path: head.path.path(), address };
-    let unsaid = trust::inject(headers, &listener.rules, context, span, &hop, &mut worker.ink.borrow_mut());
+    let unsaid = trust::inject(headers, rules, context, span, &hop, &mut worker.ink.borrow_mut());
     if !unsaid.is_empty() {
         worker.meters.not_propagated(unsaid);
     }

@@ -3,6 +3,7 @@
 
 pub mod listener;
 mod names;
+pub mod policy;
 pub mod run;
 pub mod upstreams;
 
@@ -16,7 +17,7 @@ use rand::rngs::SmallRng;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::config::{Limits, Node, Untraced};
+use crate::config::{Limits, Node};
 use crate::drain::Drain;
 use crate::http::replay::Buffers;
 use crate::http::stalled::Answers;
@@ -63,8 +64,6 @@ pub struct Worker {
     pub ink: RefCell<Ink>,
     /// What a sidecar's application works on.
     pub in_flight: Option<InFlight>,
-    /// Requests that make no spans.
-    pub untraced: Vec<Untraced>,
     /// What paths look like, by the upstream that they are asked of.
     pub templates: RefCell<HashMap<Rc<str>, Templates>>,
     /// Whom this proxy speaks for.

@@ -218,7 +218,7 @@ pub(crate) fn lines(path: &Path) -> Vec<String> {
 }
 
 /// The body of a plain answer, or the whole answer when it is not 200.
-pub(crate) fn plain(address: SocketAddr, method: &str, path: &str) -> String {
+pub fn plain(address: SocketAddr, method: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).expect("connect to the proxy's own server");
     stream.set_read_timeout(Some(Duration::from_secs(10))).expect("timeout");
     write!(stream, "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")

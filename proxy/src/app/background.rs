@@ -16,8 +16,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::follow::{Publisher, follow};
 use super::{Bound, Copies, Parts, Plan, Sockets, StartError, Stop, resolve, run};
 use crate::admin::{self, AdminState, Command};
+use crate::config::Source;
 use crate::drain::Draining;
 use crate::handover;
 use crate::identity::reload::{self, ReloadEvent};
@@ -26,6 +28,7 @@ use crate::telemetry::metrics::{AnyThread, Gauge, family};
 
 pub struct Background {
     pub parts: Parts,
+    pub source: Option<Source>,
     pub workers: usize,
     pub orders: mpsc::Sender<Command>,
     pub inbox: mpsc::Receiver<Command>,
@@ -74,7 +77,7 @@ struct Serving {
 }
 
 async fn start(background: Background) -> Result<(Serving, Bound), StartError> {
-    let Background { mut parts, workers, orders, inbox, signals } = background;
+    let Background { mut parts, source, workers, orders, inbox, signals } = background;
     // First of all, so that no signal finds the proxy with connections and without ears.
     let signals = Signals::new(signals).map_err(StartError::System)?;
     let addresses = resolve::start(&parts.config, &parts.registry, RESOLVE_WAIT).await;
@@ -82,8 +85,11 @@ async fn start(background: Background) -> Result<(Serving, Bound), StartError> {
     let mut sockets = Sockets::open(&parts.config, workers)?;
     let (bound, own) = (sockets.bound(), sockets.own());
     let lists = std::mem::take(&mut sockets.workers);
-    let mut workers = Workers::spawn(&parts, lists, &own, &addresses, workers).map_err(StartError::System)?;
-    let servers = Servers::start(&parts, sockets.admin, sockets.status, &orders).map_err(StartError::System)?;
+    let publisher = Publisher::new(parts.config.clone());
+    let mut workers =
+        Workers::spawn(&parts, &publisher, lists, &own, &addresses, workers).map_err(StartError::System)?;
+    let servers =
+        Servers::start(&parts, &publisher, sockets.admin, sockets.status, &orders).map_err(StartError::System)?;
     // A predecessor that hears `ready` lets go, so every worker must be at its sockets by now.
     workers.started().await.map_err(StartError::System)?;
     if let Some(confirm) = sockets.inheritance {
@@ -92,6 +98,7 @@ async fn start(background: Background) -> Result<(Serving, Bound), StartError> {
     let (tell, taken) = mpsc::channel(1);
     let offer = Offer::start(&parts, &sockets.copies, tell);
     watches(&mut parts);
+    tokio::spawn(follow(publisher, source, parts.registry.clone()));
     let count = i64::try_from(workers.left).unwrap_or(i64::MAX);
     parts.registry.shared().gauge(family::WORKERS, &[]).set(count);
     parts.health.ready();
@@ -224,6 +231,7 @@ struct Workers {
 impl Workers {
     fn spawn(
         parts: &Parts,
+        publisher: &Publisher,
         lists: Vec<Vec<handover::Socket>>,
         own: &[SocketAddr],
         addresses: &resolve::Addresses,
@@ -248,6 +256,7 @@ impl Workers {
                 access_log: parts.access_log.clone(),
                 manner: parts.manner.clone(),
                 spans: parts.exporter.as_ref().map(|exporter| exporter.batches()),
+                policies: publisher.subscribe(),
                 heartbeat: parts.health.heartbeat(&name),
                 started: started.clone(),
                 stop: told.clone(),
@@ -301,13 +310,14 @@ struct Servers {
 impl Servers {
     fn start(
         parts: &Parts,
+        publisher: &Publisher,
         admin: handover::Socket,
         status: handover::Socket,
         orders: &mpsc::Sender<Command>,
     ) -> io::Result<Self> {
-        let config = parts.config.clone();
+        let policies = publisher.subscribe();
         let state = AdminState {
-            config_yaml: Arc::new(move || config.to_shown_yaml()),
+            config_yaml: Arc::new(move || policies.borrow().config.to_shown_yaml()),
             log: parts.log.clone(),
             registry: parts.registry.clone(),
             health: parts.health.clone(),

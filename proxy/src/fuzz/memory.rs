@@ -28,6 +28,7 @@ use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Registry;
 use crate::worker::Worker;
 use crate::worker::listener::Listener;
+use crate::worker::policy::Policies;
 use crate::worker::run::{self, Plan, Stop};
 
 /// What the client's bytes were taken for.
@@ -103,6 +104,7 @@ impl Proxy {
         let plan = Plan {
             workers: 1,
             shared: Shared::new(MemoryWatch::new(), 0, config.limits.pipe_bytes),
+            policies: watch::channel(Arc::new(Policies::new(config.clone()))).1,
             config,
             sockets: Vec::new(),
             own: Vec::new(),

@@ -1,17 +1,17 @@
 //! A listener as one worker serves it: its configuration with the names resolved, and its numbers.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio_rustls::TlsAcceptor;
 
+use super::policy::Held;
 use crate::config::{AnswerTrace, ListenerProtocol, Mode, Trust, TrustClients, Underscores};
 use crate::http::pool::Upstream;
 use crate::meters::ListenerMeters;
 use crate::rules::route::Route;
-use crate::trace::trust::Rules;
 
 pub struct Listener {
     pub name: String,
@@ -20,7 +20,7 @@ pub struct Listener {
     pub protocol: ListenerProtocol,
     pub trust: Trust,
     pub trust_clients: Vec<TrustClients>,
-    pub rules: Rc<Rules>,
+    pub policy: RefCell<Held>,
     pub answer_trace: AnswerTrace,
     pub underscores: Underscores,
     pub upstream: Option<Rc<Upstream>>,

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use super::listener::Listener;
+use super::policy::Policies;
 use super::upstreams::{self, ORIGINAL, Plain, Upstreams};
 use super::{Clock, Drain, LocalAddresses, Pipes, Worker};
 use crate::admin::Heartbeat;
@@ -42,7 +43,6 @@ use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{Registry, family};
 use crate::trace::export::{Batches, SpanBuffer};
 use crate::trace::manner::Manner;
-use crate::trace::{sample, trust};
 
 /// What a worker is made from.
 pub struct Plan {
@@ -60,6 +60,7 @@ pub struct Plan {
     pub access_log: AccessLog,
     pub manner: Arc<Manner>,
     pub spans: Option<Batches>,
+    pub policies: watch::Receiver<Arc<Policies>>,
     pub heartbeat: Heartbeat,
     /// Hears once that this worker accepts.
     pub started: mpsc::Sender<()>,
@@ -91,7 +92,7 @@ async fn serve(plan: Plan) -> io::Result<()> {
     let Plan { sockets, heartbeat, started, mut stop, .. } = plan;
     let plan = Plan { sockets: Vec::new(), heartbeat, started: started.clone(), stop: stop.clone(), ..plan };
     let (worker, listeners, active) = build(&plan)?;
-    let Plan { heartbeat, .. } = plan;
+    let Plan { heartbeat, mut policies, .. } = plan;
     let carried = Rc::new(Cell::new(0));
     let mut accepting = JoinSet::new();
     for socket in sockets {
@@ -99,11 +100,10 @@ async fn serve(plan: Plan) -> io::Result<()> {
         let door = Door { worker: worker.clone(), listener: listener.clone(), carried: carried.clone() };
         accepting.spawn_local(door.accept(Acceptor::new(socket.listener)?, stop.clone()));
     }
-    drop(listeners);
     // Has room for one word of each worker.
     let _ = started.try_send(());
     let mut look = tokio::time::interval(SECOND);
-    let mut alone = false;
+    let (mut alone, mut following) = (false, true);
     loop {
         tokio::select! {
             _ = look.tick() => {
@@ -126,6 +126,11 @@ async fn serve(plan: Plan) -> io::Result<()> {
                 }
                 look = tokio::time::interval(DRAIN_LOOK);
             }
+            changed = policies.changed(), if following => {
+                following = changed.is_ok();
+                adopt(&policies.borrow_and_update(), &listeners);
+                continue;
+            }
             // A listener that nobody accepts from: half a proxy is worse than none.
             Some(Err(error)) = accepting.join_next() => return Err(io::Error::other(error)),
         }
@@ -134,6 +139,13 @@ async fn serve(plan: Plan) -> io::Result<()> {
         if done || Instant::now() > phase.deadline + CUT_WAIT {
             return Ok(());
         }
+    }
+}
+
+/// Requests that begin from now on go by these policies.
+fn adopt(policies: &Policies, listeners: &HashMap<String, Rc<Listener>>) {
+    for listener in listeners.values() {
+        listener.policy.replace(policies.held(&listener.name));
     }
 }
 
@@ -248,7 +260,6 @@ pub fn build(plan: &Plan) -> io::Result<Built> {
         handshakes: Semaphore::new(limits.handshakes.div_ceil(plan.workers)),
         ink: RefCell::default(),
         in_flight: (config.role == config::Role::Sidecar).then(|| plan.shared.in_flight.clone()),
-        untraced: config.policy.untraced.clone(),
         templates: RefCell::default(),
         node: config.node.clone(),
         own: plan.own.clone(),
@@ -296,10 +307,7 @@ fn listener(
         protocol: listener.protocol,
         trust: listener.trust,
         trust_clients: listener.trust_clients.clone(),
-        rules: Rc::new(trust::Rules {
-            propagation: listener.propagation.clone().unwrap_or_else(|| plan.config.policy.propagation.clone()),
-            sampling: sample::Policy::from(&plan.config.policy.sampling),
-        }),
+        policy: RefCell::new(plan.policies.borrow().held(&listener.name)),
         answer_trace: listener.answer_trace,
         underscores: listener.underscores,
         upstream: listener.upstream.as_deref().and_then(|name| upstreams.configured(name)),
@@ -406,6 +414,7 @@ mod tests {
         let registry = Registry::new();
         let plan = Plan {
             workers: 1,
+            policies: watch::channel(Arc::new(Policies::new(config.clone()))).1,
             config,
             sockets: vec![Socket { name: "in".into(), address, listener }],
             own: vec![address],

@@ -45,6 +45,7 @@ mod nothing_leaks;
 mod opaque;
 mod overload;
 mod own_answers;
+mod policy_follows;
 mod pools;
 mod readme;
 mod redacted;

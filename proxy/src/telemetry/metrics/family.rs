@@ -184,6 +184,8 @@ families! {
         "Requests without a context from a sidecar's application: linked to the only request that it worked on, or given it as parent, or neither because it worked on several or on nobody's.";
     Counter UNTRACED "requests_untraced" None ["kind"]
         "Requests that make no spans because they are nobody's call: probes, scrapes and applications' own exports.";
+    Counter POLICY_RELOADS "policy_reloads" None ["outcome"]
+        "Changes of the configuration's file: those whose policy is in use now (replaced), and those with mistakes (refused).";
     Counter BAGGAGE_CUT "baggage_cut" None []
         "Requests whose baggage had more members or bytes than must be carried, so that some went.";
 

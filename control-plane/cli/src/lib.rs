@@ -1,0 +1,33 @@
+//! The `spanmesh` command line: one tool that shows the mesh at work (`demo`), draws traces (`trace`) and runs the proxy.
+//!
+//! `commands` lists what there is; help, completion and man page are written from that list. A command exists when what it
+//! does exists. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 checked and found wanting.
+
+#![forbid(unsafe_code)]
+
+mod commands;
+mod completion;
+mod demo;
+mod failure;
+mod help;
+mod http;
+mod man;
+mod terminal;
+mod trace;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Runs one command and returns its exit code.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    match commands::run(arguments) {
+        Ok(code) => code,
+        Err(failure) => {
+            if let Some(text) = failure.text() {
+                eprintln!("spanmesh: {text}");
+            }
+            failure.code()
+        }
+    }
+}

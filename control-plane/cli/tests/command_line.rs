@@ -1,0 +1,245 @@
+//! The command line as a script uses it: what it says, where, and with which exit code it ends.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::thread;
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_spanmesh"));
+    command.args(arguments).env_clear().stdin(Stdio::null());
+    command
+}
+
+/// Exit code, standard output, standard error.
+fn said(arguments: &[&str]) -> (i32, String, String) {
+    told(command(arguments).output().expect("run"))
+}
+
+fn told(output: Output) -> (i32, String, String) {
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    (output.status.code().expect("an exit code"), text(output.stdout), text(output.stderr))
+}
+
+/// A query API that gives one answer to whoever asks; what it was asked comes back.
+fn api(status: &'static str, body: String) -> (SocketAddr, thread::JoinHandle<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let address = listener.local_addr().expect("address");
+    let asked = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("accept");
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).expect("read") == 1 {
+            head.push(byte[0]);
+        }
+        write!(stream, "HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).expect("write");
+        String::from_utf8(head).expect("text")
+    });
+    (address, asked)
+}
+
+const ID: &str = "0af7651916cd43dd8448eb211c80319c";
+
+fn jaeger() -> String {
+    format!(
+        r#"{{"data":[{{"traceID":"{ID}","spans":[{{"traceID":"{ID}","spanID":"b7ad6b7169203331","operationName":"GET /",
+        "startTime":1790000000000000,"duration":1500,"tags":[],"processID":"p1"}}],"processes":{{"p1":{{"serviceName":"shop"}}}}}}]}}"#
+    )
+}
+
+#[test]
+fn help_names_every_command_and_each_command_has_its_own() {
+    for arguments in [&[][..], &["--help"], &["-h"], &["help"]] {
+        let (code, out, _) = said(arguments);
+        assert_eq!(code, 0);
+        assert!(out.contains("Exit codes: 0 done"), "{out}");
+        for name in ["demo", "trace", "proxy", "completion", "man"] {
+            assert!(out.contains(&format!("\n  {name} ")), "{name}: {out}");
+            let (code, own, _) = said(&[name, "--help"]);
+            assert_eq!(code, 0);
+            assert!(own.contains("Examples:") && own.contains(&format!("Usage: spanmesh {name}")), "{own}");
+            assert_eq!(said(&["help", name]).1, own);
+        }
+    }
+    assert_eq!(said(&["--version"]).1, concat!("spanmesh ", env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+#[test]
+fn wrong_usage_ends_with_2_and_says_what_would_be_right() {
+    for (arguments, expected) in [
+        (&["dmeo"][..], "`dmeo` is no command"),
+        (&["trace", "xyz"], "32 hexadecimal digits"),
+        (&["trace", "00000000000000000000000000000000"], "not all of them 0"),
+        (&["trace", ID, "-o", "xml"], "waterfall, json, yaml, table"),
+        (&["trace", "--file", "a", "--from", "http://b"], "keep one"),
+        (&["trace", "--from", "ftp://x"], "http://"),
+        (&["trace", "--width", "wide"], "--width"),
+        (&["trace", "--header", "nothing"], "X-Scope-OrgID: team"),
+        (&["trace", "--from", "http://a:b@c"], "--header"),
+        (&["trace", "--what"], "--what"),
+        (&["demo", "--for", "10"], "10s"),
+        (&["demo", "--port", "80000"], "--port"),
+        (&["demo", "--rate", "0"], "--rate"),
+        (&["completion"], "bash, zsh or fish"),
+        (&["completion", "csh"], "csh"),
+        (&["proxy", "rnu"], "rnu"),
+    ] {
+        let (code, out, err) = said(arguments);
+        assert_eq!((code, out.as_str()), (2, ""), "{arguments:?}: {err}");
+        assert!(err.contains(expected), "{arguments:?}: {err}");
+        assert!(err.contains("--help"), "{arguments:?}: {err}");
+    }
+}
+
+#[test]
+fn the_proxy_is_a_subcommand() {
+    let (code, out, _) = said(&["proxy", "version"]);
+    assert_eq!((code, out.as_str()), (0, concat!("spanmesh-proxy ", env!("CARGO_PKG_VERSION"), "\n")));
+    let (code, _, err) = said(&["proxy", "check-config", "/nowhere.yaml"]);
+    assert_eq!(code, 2, "{err}");
+}
+
+#[test]
+fn completion_scripts_are_scripts() {
+    let (code, bash, _) = said(&["completion", "bash"]);
+    assert_eq!(code, 0);
+    let ask = |line: &str, count: usize| {
+        let words: Vec<_> = line.split(' ').collect();
+        let quoted: Vec<_> = words.iter().map(|word| format!("'{word}'")).collect();
+        let script = format!(
+            "{bash}\nCOMP_WORDS=({}); COMP_CWORD={}; _spanmesh; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+            quoted.join(" "),
+            words.len() - 1
+        );
+        let (code, out, err) = told(Command::new("bash").args(["--norc", "-c", &script]).output().expect("bash"));
+        assert_eq!((code, err.as_str()), (0, ""), "{line}");
+        assert_eq!(out.lines().count(), count, "{line}: {out}");
+        out
+    };
+    assert_eq!(ask("spanmesh de", 1), "demo\n");
+    assert_eq!(ask("spanmesh trace --li", 1), "--list\n");
+    assert_eq!(ask("spanmesh trace -o ya", 1), "yaml\n");
+    assert_eq!(ask("spanmesh completion z", 1), "zsh\n");
+    assert!(said(&["completion", "zsh"]).1.starts_with("#compdef spanmesh\n"));
+    assert!(said(&["completion", "fish"]).1.contains("__fish_seen_subcommand_from trace"));
+}
+
+#[test]
+fn the_manual_page_is_roff() {
+    let (code, page, _) = said(&["man"]);
+    assert_eq!(code, 0);
+    assert!(page.starts_with(".TH SPANMESH 1"));
+    for section in ["NAME", "SYNOPSIS", "COMMANDS", "EXIT STATUS", "ENVIRONMENT"] {
+        assert!(page.contains(&format!(".SH {section}\n")), "{section}");
+    }
+}
+
+#[test]
+fn a_trace_is_asked_for_by_its_id() {
+    let (address, asked) = api("200 OK", jaeger());
+    let (code, out, err) = said(&["trace", ID, "--from", &format!("http://{address}/jaeger")]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.contains("shop · GET /") && out.contains("1.5 ms"), "{out}");
+    let asked = asked.join().expect("asked");
+    assert!(asked.starts_with(&format!("GET /jaeger/api/traces/{ID} HTTP/1.1\r\n")), "{asked}");
+}
+
+#[test]
+fn a_server_is_asked_under_tls_and_told_what_it_wants_to_know() {
+    let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let key = rustls::pki_types::PrivateKeyDer::Pkcs8(own.signing_key.serialize_der().into());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.expect("versions").with_no_client_auth().with_single_cert(vec![own.cert.der().clone()], key);
+    let config = Arc::new(config.expect("a certificate"));
+    let roots = std::env::temp_dir().join(format!("spanmesh-roots-{}.pem", std::process::id()));
+    std::fs::write(&roots, own.cert.pem()).expect("write");
+
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let from = format!("https://localhost:{}", listener.local_addr().expect("address").port());
+    let served = thread::spawn(move || {
+        let mut heads = Vec::new();
+        for _ in 0..2 {
+            let (stream, _) = listener.accept().expect("accept");
+            let tls = rustls::ServerConnection::new(config.clone()).expect("a connection");
+            let mut stream = rustls::StreamOwned::new(tls, stream);
+            let mut head = Vec::new();
+            let mut byte = [0];
+            // A client that does not trust the server ends before it has said anything.
+            while !head.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
+                head.push(byte[0]);
+            }
+            let body = jaeger();
+            let _ = write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            let _ = stream.flush();
+            heads.push(String::from_utf8(head).expect("text"));
+        }
+        heads
+    });
+    let arguments = ["trace", ID, "--from", &from, "--header", "X-Scope-OrgID: team"];
+    let (code, out, err) = told(command(&arguments).env("SSL_CERT_FILE", &roots).output().expect("run"));
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.contains("GET /"), "{out}");
+    // To whom trusts another root the server is a stranger.
+    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    std::fs::write(&roots, other.cert.pem()).expect("write");
+    let (code, out, err) = told(command(&arguments).env("SSL_CERT_FILE", &roots).output().expect("run"));
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(err.contains("cannot be asked: invalid peer certificate"), "{err}");
+    let heads = served.join().expect("served");
+    assert!(heads[0].contains("x-scope-orgid: team\r\n"), "{heads:?}");
+    assert_eq!(heads[1], "");
+    std::fs::remove_file(&roots).expect("remove");
+}
+
+#[test]
+fn a_trace_that_is_not_there_ends_with_1_and_says_why() {
+    for (status, body, expected) in [
+        ("404 Not Found", String::new(), "has no trace"),
+        ("200 OK", "{\"data\":[]}".into(), "has no trace"),
+        ("200 OK", "<html>".into(), "is not JSON"),
+        ("503 Service Unavailable", "too busy".into(), "too busy"),
+    ] {
+        let (address, asked) = api(status, body);
+        let (code, out, err) = said(&["trace", ID, "--from", &format!("http://{address}")]);
+        assert_eq!((code, out.as_str()), (1, ""), "{err}");
+        assert!(err.contains(expected), "{err}");
+        asked.join().expect("asked");
+    }
+    let (code, _, err) = said(&["trace", ID, "--from", "http://127.0.0.1:9"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("is it running?"), "{err}");
+    let (code, _, err) = said(&["trace", "--file", "/nowhere.json"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("/nowhere.json cannot be read"), "{err}");
+}
+
+#[test]
+fn what_is_written_is_read_from_standard_input_and_a_closed_pipe_is_no_error() {
+    let mut child = command(&["trace", "--file", "-", "-o", "json"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("run");
+    child.stdin.take().expect("stdin").write_all(jaeger().as_bytes()).expect("write");
+    let (code, out, _) = told(child.wait_with_output().expect("wait"));
+    assert_eq!(code, 0);
+    let value: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((&value["traceId"], &value["spans"][0]["service"]), (&ID.into(), &"shop".into()));
+
+    let mut child = command(&["help"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run");
+    drop(child.stdout.take());
+    let (code, _, err) = told(child.wait_with_output().expect("wait"));
+    assert_eq!((code, err.as_str()), (0, ""));
+}
+
+#[test]
+fn there_are_no_colours_but_on_a_terminal_or_when_asked() {
+    let (address, _asked) = api("200 OK", jaeger());
+    let (_, out, _) = said(&["trace", ID, "--from", &format!("http://{address}")]);
+    assert!(!out.contains('\u{1b}'), "{out}");
+    let (address, _asked) = api("200 OK", jaeger());
+    let (_, out, _) = said(&["trace", ID, "--from", &format!("http://{address}"), "--colour", "always"]);
+    assert!(out.contains("\u{1b}["), "{out}");
+}

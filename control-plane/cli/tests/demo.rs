@@ -1,0 +1,211 @@
+//! The demo, as a newcomer and as a script run it: it shows what it promises, and however it ends it leaves nothing behind.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A folder that demos put theirs into, and the test that nothing of them is left.
+struct Place(PathBuf);
+
+impl Place {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("spanmesh-cli-test-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("folder");
+        Self(path)
+    }
+
+    fn demo(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_spanmesh"));
+        command.arg("demo").args(arguments).arg("--folder").arg(&self.0);
+        command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Processes whose command line names this folder.
+    fn processes(&self) -> Vec<String> {
+        let of = |entry: std::io::Result<std::fs::DirEntry>| {
+            let line = std::fs::read(entry.ok()?.path().join("cmdline")).ok()?;
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            line.contains(self.0.to_str()?).then_some(line)
+        };
+        std::fs::read_dir("/proc").expect("proc").filter_map(of).collect()
+    }
+
+    fn files(&self) -> usize {
+        std::fs::read_dir(&self.0).expect("folder").count()
+    }
+
+    fn is_left_clean(&self) {
+        let begun = Instant::now();
+        while self.files() > 0 || !self.processes().is_empty() {
+            assert!(begun.elapsed() < PATIENCE, "left behind: {:?}, {} files", self.processes(), self.files());
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn end(child: &mut Child) -> i32 {
+    let begun = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().expect("wait") {
+            return status.code().unwrap_or(-1);
+        }
+        if begun.elapsed() > PATIENCE {
+            child.kill().expect("kill");
+            panic!("the demo does not end");
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn rest(from: Option<impl Read>) -> String {
+    let mut text = String::new();
+    from.expect("piped").read_to_string(&mut text).expect("text");
+    text
+}
+
+/// Reads until a line has this in it.
+fn until(out: &mut BufReader<ChildStdout>, wanted: &str) -> String {
+    let mut text = String::new();
+    loop {
+        let mut line = String::new();
+        assert!(out.read_line(&mut line).expect("text") > 0, "it ended without saying `{wanted}`:\n{text}");
+        text.push_str(&line);
+        if line.contains(wanted) {
+            return text;
+        }
+    }
+}
+
+fn send(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).expect("a signal");
+}
+
+#[test]
+fn two_demos_at_once_show_all_that_they_promise() {
+    let places = [Place::new(), Place::new()];
+    let demos: Vec<_> =
+        places.iter().map(|place| place.demo(&["--headless", "--for", "150s"]).spawn().expect("demo")).collect();
+    for (place, demo) in places.iter().zip(demos) {
+        let output = demo.wait_with_output().expect("wait");
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(0), "{out}{err}");
+        assert_eq!(out.lines().filter(|line| line.starts_with("ok ")).count(), 5, "{out}");
+        for said in ["edge ← GET /checkout", "prices ← demo.Prices/Quote", "payment ← PUT /payments/", "critical path"]
+        {
+            assert!(out.contains(said), "{said}: {out}");
+        }
+        assert!(!out.contains('\u{1b}') && !out.contains('\r'), "no terminal, no colours: {out}");
+        place.is_left_clean();
+    }
+}
+
+#[test]
+fn what_is_missing_ends_with_3_and_is_named() {
+    let place = Place::new();
+    let mut demo =
+        place.demo(&["--headless", "--for", "1ms", "--port", "0", "--traces-port", "0"]).spawn().expect("demo");
+    assert_eq!(end(&mut demo), 3);
+    let (out, err) = (rest(demo.stdout.take()), rest(demo.stderr.take()));
+    assert!(out.contains("MISSING") && err.contains("the demo lacks: "), "{out}{err}");
+    assert!(err.contains("a killed service shows"), "{err}");
+    place.is_left_clean();
+}
+
+#[test]
+fn a_trace_of_the_demo_is_drawn_by_its_id_and_ctrl_c_leaves_nothing() {
+    let place = Place::new();
+    let mut demo = place.demo(&["--port", "0", "--traces-port", "0"]).spawn().expect("demo");
+    let mut out = BufReader::new(demo.stdout.take().expect("piped"));
+    let mut text = until(&mut out, "Try next");
+    text.push_str(&until(&mut out, "Ctrl-C"));
+    let id = text.lines().find_map(|line| line.strip_prefix("trace ")?.split(' ').next()).expect("a trace").to_owned();
+    let from = text.split_once("--from ").and_then(|(_, rest)| rest.split_whitespace().next()).expect("a server");
+    for arguments in
+        [&["trace", &id, "--from", from][..], &["trace", "--from", from], &["trace", "--list", "--from", from]]
+    {
+        let drawn = Command::new(env!("CARGO_BIN_EXE_spanmesh")).args(arguments).output().expect("run");
+        let drawn_text = String::from_utf8_lossy(&drawn.stdout);
+        assert_eq!(drawn.status.code(), Some(0), "{}", String::from_utf8_lossy(&drawn.stderr));
+        assert!(drawn_text.contains("GET /checkout"), "{drawn_text}");
+    }
+    assert!(place.processes().len() > 11, "the demo, five services, five sidecars, a gateway: {:?}", place.processes());
+    send(&demo, Signal::INT);
+    assert_eq!(end(&mut demo), 0);
+    assert_eq!(place.processes(), Vec::<String>::new(), "nothing outlives it");
+    assert_eq!(place.files(), 0);
+}
+
+#[test]
+fn a_demo_that_is_killed_leaves_nothing() {
+    for wait_for in [None, Some("CONFIGURATION"), Some("Try next")] {
+        let place = Place::new();
+        let mut demo = place.demo(&["--port", "0", "--traces-port", "0"]).spawn().expect("demo");
+        let mut out = BufReader::new(demo.stdout.take().expect("piped"));
+        match wait_for {
+            Some(wanted) => drop(until(&mut out, wanted)),
+            // In the middle of its start.
+            None => {
+                while place.processes().len() < 3 {
+                    thread::sleep(Duration::from_millis(1));
+                }
+            }
+        }
+        send(&demo, Signal::KILL);
+        demo.wait().expect("wait");
+        place.is_left_clean();
+    }
+}
+
+#[test]
+fn a_port_in_use_is_said_with_what_to_do() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let port = taken.local_addr().expect("address").port().to_string();
+    for option in ["--port", "--traces-port"] {
+        let place = Place::new();
+        let mut demo = place.demo(&[option, &port]).spawn().expect("demo");
+        assert_eq!(end(&mut demo), 1);
+        let err = rest(demo.stderr.take());
+        assert!(err.contains(&format!("127.0.0.1:{port}")) && err.contains(&format!("`{option} 0`")), "{err}");
+        place.is_left_clean();
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_said_with_what_to_do() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_spanmesh"));
+    // Not even root makes a folder there.
+    let output = command.args(["demo", "--folder", "/proc"]).env_clear().output().expect("run");
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(err.contains("/proc") && err.contains("`--folder DIR`") && Path::new("/proc").exists(), "{err}");
+}
+
+#[test]
+fn a_closed_pipe_ends_the_demo() {
+    let place = Place::new();
+    let mut demo = place.demo(&["--port", "0", "--traces-port", "0"]).spawn().expect("demo");
+    let mut out = BufReader::new(demo.stdout.take().expect("piped"));
+    until(&mut out, "SERVICE");
+    drop(out);
+    assert_eq!(end(&mut demo), 0);
+    assert_eq!(rest(demo.stderr.take()), "");
+    place.is_left_clean();
+}
+
+/// All of it may run on a machine that has much else to do.
+const PATIENCE: Duration = Duration::from_secs(60);

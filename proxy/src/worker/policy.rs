@@ -1,0 +1,52 @@
+//! The policy as listeners hold it. The background makes it from the configuration and sends it to each worker; there it
+//! is held as `Rc`, and a request keeps the one that it began with. The last `Arc` is dropped in the background.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::config::{Config, Listener, Propagation, Untraced};
+use crate::trace::{sample, trust};
+
+/// What one listener does with traces.
+#[derive(Debug)]
+pub struct Policy {
+    pub rules: trust::Rules,
+    /// Requests that make no spans.
+    pub untraced: Vec<Untraced>,
+}
+
+/// A policy on its worker.
+pub type Held = Rc<Arc<Policy>>;
+
+/// The policies of all listeners, by their names, and the configuration that they are of.
+#[derive(Debug)]
+pub struct Policies {
+    pub config: Arc<Config>,
+    listeners: HashMap<String, Arc<Policy>>,
+    /// For listeners that this configuration does not have.
+    usual: Arc<Policy>,
+}
+
+impl Policies {
+    pub fn new(config: Arc<Config>) -> Self {
+        let policy = |own: Option<&Propagation>| {
+            let propagation = own.unwrap_or(&config.policy.propagation).clone();
+            let rules = trust::Rules { propagation, sampling: sample::Policy::from(&config.policy.sampling) };
+            Arc::new(Policy { rules, untraced: config.policy.untraced.clone() })
+        };
+        let of = |listener: &Listener| (listener.name.clone(), policy(listener.propagation.as_ref()));
+        Self { listeners: config.listeners.iter().map(of).collect(), usual: policy(None), config }
+    }
+
+    /// The policy of a listener, for the worker that asks.
+    pub fn held(&self, listener: &str) -> Held {
+        Rc::new(self.listeners.get(listener).unwrap_or(&self.usual).clone())
+    }
+
+    /// Whether nobody else holds any of it.
+    pub fn is_forgotten(self: &Arc<Self>) -> bool {
+        let mut policies = self.listeners.values().chain([&self.usual]);
+        Arc::strong_count(self) == 1 && policies.all(|policy| Arc::strong_count(policy) == 1)
+    }
+}
