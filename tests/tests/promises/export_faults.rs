@@ -131,6 +131,7 @@ fn span(batch: &mut Batch, number: u64) -> Span {
         route: Words::default(),
         route_source: None,
         agent: Words::default(),
+        reports: Words::default(),
         custom: Words::default(),
         context: Default::default(),
         times: Default::default(),
