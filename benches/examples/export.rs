@@ -126,6 +126,7 @@ fn batch(first: u64) -> Batch {
             route_source: Some(RouteSource::Configured),
             agent: batch.word(b"Mozilla/5.0 (X11; Linux x86_64)", 64),
             custom: Words::default(),
+            reports: Default::default(),
             context: Default::default(),
             times: Default::default(),
         };

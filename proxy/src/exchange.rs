@@ -9,6 +9,7 @@ mod spans;
 mod views;
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::task::Waker;
@@ -72,6 +73,8 @@ pub struct Record {
     /// For a span: what the configuration wants of the request's head, and behind `asked` bytes of the answer's.
     pub custom: Vec<u8>,
     pub asked: usize,
+    /// What was reported while it lives: the latest, and how often in all.
+    pub reports: Reports,
     /// The trace, and the span that the callee has as its parent where no attempt has one of its own.
     pub trace: Option<(TraceContext, SpanId)>,
     /// How the trace came about.
@@ -161,6 +164,26 @@ impl Attempts {
     }
 }
 
+/// What was reported of a request while it lived.
+#[derive(Debug, Default)]
+pub struct Reports {
+    pub last: Option<Instant>,
+    pub count: u32,
+    /// When, and the bytes of the request and of the answer so far.
+    pub kept: VecDeque<(Instant, u64, u64)>,
+}
+
+impl Reports {
+    fn add(&mut self, now: Instant, sent: u64, received: u64) {
+        self.last = Some(now);
+        self.count = self.count.saturating_add(1);
+        if self.kept.len() == REPORTS {
+            self.kept.pop_front();
+        }
+        self.kept.push_back((now, sent, received));
+    }
+}
+
 /// The one owner of an open exchange.
 pub struct Open(Option<Rc<Exchange>>);
 
@@ -217,6 +240,7 @@ impl Open {
                 agent: None,
                 custom: Vec::new(),
                 asked: 0,
+                reports: Reports::default(),
                 trace: None,
                 notes: Notes::default(),
                 untraced: false,
@@ -322,6 +346,25 @@ impl Exchange {
 
     pub fn is_cut(&self) -> bool {
         self.cut.get().is_some()
+    }
+
+    /// It lives, and has carried so many bytes: reported at most once in each interval.
+    pub fn lives(&self, sent: u64, received: u64, now: Instant) {
+        let every = self.connection.worker.interim;
+        if every.is_zero() || now.duration_since(self.opened) < every {
+            return;
+        }
+        let mut record = self.record.borrow_mut();
+        let since = record.reports.last.unwrap_or(self.opened);
+        if now.duration_since(since) >= every && spans::is_made(self, &record) {
+            record.reports.add(now, sent, received);
+            spans::interim(self, &record, since, now);
+        }
+    }
+
+    /// As its own counters have it.
+    pub fn goes_on(&self, now: Instant) {
+        self.lives(self.sent.get(), self.received.get(), now);
     }
 
     /// Bytes of the answer's body came for the client.
@@ -525,3 +568,5 @@ impl Exchange {
 
 /// A client that gives a request up sooner did not want its answer.
 const AT_ONCE: Duration = Duration::from_millis(100);
+/// Events of a span; of a stream that lives for days the latest are kept.
+const REPORTS: usize = 32;

@@ -2,13 +2,14 @@
 //! an exchange like a request does, and ends by an end of file each way, a reset, silence, or the drain's deadline.
 
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 
 use http::{Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::config::Mode;
 use crate::connection::Connection;
@@ -127,15 +128,23 @@ pub fn upgraded(open: Open, connection: &Rc<Connection>, lease: Lease, ours: OnU
 async fn carry(open: Open, connection: &Connection, watch: &CopyWatch, copied: impl Future<Output = CopyEnd>) {
     let moved = watch.moved();
     let drain = &connection.worker.drain;
-    let flag = tokio::select! {
-        end = copied => match flag(&end) {
-            // The HTTP/2 connection that carries this tunnel was cut a moment before.
-            Flag::ClientReset if drain.is_over(Instant::now()) => Flag::Draining,
-            flag => flag,
-        },
-        () = drain.over() => Flag::Draining,
+    let (exchange, interim) = (open.exchange(), connection.worker.interim);
+    let flag = {
+        let mut copied = pin!(copied);
+        loop {
+            tokio::select! {
+                end = &mut copied => match flag(&end) {
+                    // The HTTP/2 connection that carries this tunnel was cut a moment before.
+                    Flag::ClientReset if drain.is_over(Instant::now()) => break Flag::Draining,
+                    flag => break flag,
+                },
+                () = drain.over() => break Flag::Draining,
+                () = sleep(interim), if !interim.is_zero() => {
+                    exchange.lives(moved.up.get(), moved.down.get(), Instant::now());
+                }
+            }
+        }
     };
-    let exchange = open.exchange();
     exchange.sent(usize::try_from(moved.up.get()).unwrap_or(usize::MAX));
     exchange.received(usize::try_from(moved.down.get()).unwrap_or(usize::MAX));
     open.end(flag, Instant::now());

@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use tokio::sync::Semaphore;
@@ -64,6 +65,8 @@ pub struct Worker {
     pub ink: RefCell<Ink>,
     /// What a sidecar's application works on.
     pub in_flight: Option<InFlight>,
+    /// How often what lives long is reported.
+    pub interim: Duration,
     /// What paths look like, by the upstream that they are asked of.
     pub templates: RefCell<HashMap<Rc<str>, Templates>>,
     /// Whom this proxy speaks for.

@@ -162,6 +162,7 @@ fn span(batch: &mut Batch, number: u64) -> Span {
         route_source: None,
         agent: Words::default(),
         custom: Words::default(),
+        reports: Default::default(),
         context: Default::default(),
         times: Default::default(),
     }

@@ -24,6 +24,8 @@ section! {
         sampling: Sampling = Sampling::default(),
         /// What is taken out of spans and of the access log before they leave the process.
         redaction: Redaction = Redaction::default(),
+        /// How often a request or connection that lives long is reported while it lives; `0s` is never. Each time it makes a span below its own, and an event of its own.
+        interim: Duration [ZERO ..= DAY] = MINUTE,
         /// Attributes that spans have besides; at most 32.
         attributes: Vec<Attribute> = Vec::new(),
         /// Which statuses of gRPC make a span an error.
@@ -110,7 +112,7 @@ words! {
         Probes = "probes",
         /// Prometheus' scrapes, by their `User-Agent`, `Prometheus/`.
         Scrapes = "scrapes",
-        /// What applications report: OTLP over HTTP and gRPC, Zipkin, Jaeger.
+        /// What applications report: OTLP over HTTP and gRPC, Zipkin, Jaeger, StatsD over HTTP.
         Exports = "exports",
     }
 }

@@ -10,16 +10,50 @@ use crate::config::Mode;
 use crate::error::Flag;
 use crate::rules::template::Templates;
 use crate::trace::attributes::rpc_method;
-use crate::trace::context::TraceContext;
-use crate::trace::span::{Batch, Cause, Kind, Origin, Protocol, RouteSource, Side, Span, Times, Words, micros};
+use crate::trace::context::{self, TraceContext};
+use crate::trace::span::{Batch, Cause, Kind, Origin, Protocol, Report, RouteSource, Side, Span, Times, Words, micros};
 use crate::trace::trust::Notes;
+
+/// Whether spans are made of it.
+pub(super) fn is_made(exchange: &Exchange, record: &Record) -> bool {
+    let sampled = record.trace.is_some_and(|(context, _)| context.sampled);
+    sampled && !record.untraced && exchange.connection.worker.spans.is_on()
+}
+
+/// A span below the one that is still open: what went on since the last report.
+pub(super) fn interim(exchange: &Exchange, record: &Record, since: Instant, now: Instant) {
+    let Some((context, id)) = record.trace else { return };
+    let worker = &exchange.connection.worker;
+    let outbound = exchange.connection.listener.mode == Mode::Outbound;
+    let open = record.attempts.last().filter(|_| outbound).map_or(id, |attempt| attempt.span);
+    let own = context::random_span(&mut *worker.rng.borrow_mut());
+    worker.spans.write(|batch| {
+        let base = base(exchange, record, (context, own), (Flag::Ok, now), batch);
+        let (sent, received) = record.reports.kept.back().map_or((0, 0), |(_, sent, received)| (*sent, *received));
+        let reports = batch.reports(record.reports.count, std::iter::empty());
+        let context = Origin::default();
+        let start_nanos = worker.clock.unix_nanos(since);
+        batch.push(Span {
+            parent: Some(open),
+            kind: Kind::Internal,
+            start_nanos,
+            sent,
+            received,
+            reports,
+            context,
+            times: Times::default(),
+            ..base
+        });
+        1
+    });
+}
 
 pub(super) fn write(exchange: &Exchange, record: &Record, flag: Flag, ended: Instant) {
     let Some(trace) = record.trace else { return };
     let (context, id) = trace;
     let connection = &exchange.connection;
     let worker = &connection.worker;
-    if !context.sampled || record.untraced || !worker.spans.is_on() {
+    if !is_made(exchange, record) {
         return;
     }
     let mode = connection.listener.mode;
@@ -27,8 +61,14 @@ pub(super) fn write(exchange: &Exchange, record: &Record, flag: Flag, ended: Ins
         let base = base(exchange, record, trace, (flag, ended), batch);
         let attempts = if mode == Mode::Inbound { 0 } else { record.attempts.len() };
         let mut made = 0;
+        let report = |(at, sent, received): &(Instant, u64, u64)| Report {
+            unix_nanos: worker.clock.unix_nanos(*at),
+            sent: *sent,
+            received: *received,
+        };
+        let reports = batch.reports(record.reports.count, record.reports.kept.iter().map(report));
         if mode != Mode::Outbound {
-            batch.push(base);
+            batch.push(Span { reports, ..base });
             made += 1;
         }
         let parent = if mode == Mode::Gateway { Some(id) } else { context.parent };
@@ -49,7 +89,8 @@ pub(super) fn write(exchange: &Exchange, record: &Record, flag: Flag, ended: Ins
             let grpc_status = if last { base.grpc_status } else { None };
             // The answer is the last one's.
             let custom = if last { base.custom } else { base.custom.cut(record.asked) };
-            batch.push(Span { parent, resent, cause, grpc_status, custom, ..attempted });
+            let reports = if last && mode == Mode::Outbound { reports } else { Words::default() };
+            batch.push(Span { parent, resent, cause, grpc_status, custom, reports, ..attempted });
             before = Some(attempt);
             made += 1;
         }
@@ -118,6 +159,7 @@ fn base(
         context: origin(&record.notes, batch),
         times: whole(exchange, record),
         agent: record.agent.as_ref().map_or(Words::default(), |agent| batch.word(agent.as_bytes(), AGENT)),
+        reports: Words::default(),
         custom: batch.word(&record.custom, usize::MAX),
     }
 }

@@ -46,9 +46,10 @@ impl Answers {
         }
     }
 
-    /// Cuts what its client has left lying too long.
+    /// Cuts what its client has left lying too long, and reports what goes on for long.
     pub fn sweep(&self, now: Instant) {
         for outgoing in self.0.borrow_mut().iter_mut() {
+            outgoing.exchange.goes_on(now);
             if let Some(flag) = outgoing.overdue(now) {
                 outgoing.exchange.cut(flag);
             }

@@ -28,7 +28,7 @@ pub fn kind(facts: &Facts<'_>) -> Option<Untraced> {
     (*facts.method == Method::POST && is_export(facts, agent)).then_some(Untraced::Exports)
 }
 
-/// The paths of OTLP, Zipkin and Jaeger. Those of OTLP/HTTP an application may have too, so the message's form or the
+/// The paths of OTLP, Zipkin, Jaeger and StatsD, which has an HTTP of its own only where an agent gives it one. Those of OTLP/HTTP an application may have too, so the message's form or the
 /// exporter's own name has to fit.
 fn is_export(facts: &Facts<'_>, agent: &[u8]) -> bool {
     let content = facts.headers.get(CONTENT_TYPE).map_or(&b""[..], |content| content.as_bytes());
@@ -38,7 +38,8 @@ fn is_export(facts: &Facts<'_>, agent: &[u8]) -> bool {
         }
         "/api/v2/spans" | "/api/v1/spans" => true,
         "/api/traces" => content == b"application/x-thrift" || content == b"application/vnd.apache.thrift.binary",
-        "/jaeger.api_v2.CollectorService/PostSpans" => true,
+        "/jaeger.api_v2.CollectorService/PostSpans" | "/dogstatsd/v1/proxy" | "/dogstatsd/v2/proxy" => true,
+        "/statsd" => content.starts_with(b"text/plain"),
         path => path.starts_with("/opentelemetry.proto.collector."),
     }
 }
@@ -68,6 +69,9 @@ mod tests {
             ("POST", "/api/v2/spans", "x", "application/json", Some(Exports)),
             ("POST", "/api/traces", "x", "application/x-thrift", Some(Exports)),
             ("POST", "/api/traces", "x", "application/json", None),
+            ("POST", "/dogstatsd/v2/proxy", "x", "", Some(Exports)),
+            ("POST", "/statsd", "x", "text/plain; charset=utf-8", Some(Exports)),
+            ("POST", "/statsd", "x", "application/json", None),
             ("POST", "/jaeger.api_v2.CollectorService/PostSpans", "x", "application/grpc", Some(Exports)),
             (
                 "POST",

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::propagate::Format;
 use super::sample::By;
-use super::span::{Batch, Cause, Kind, Protocol, RouteSource, Span};
+use super::span::{Batch, Cause, Kind, Protocol, Report, RouteSource, Span};
 use super::trust::Inferred;
 use crate::error::{Fault, GrpcStatus};
 
@@ -59,6 +59,9 @@ impl<'a> Told<'a> {
     /// told 404 by a server that is well).
     pub fn error(&self) -> Option<Cow<'static, str>> {
         let span = self.span;
+        if span.kind == Kind::Internal {
+            return None;
+        }
         let client = span.kind == Kind::Client;
         if span.grpc {
             let status = self.rpc_status();
@@ -81,13 +84,28 @@ impl<'a> Told<'a> {
         self.batch.text(self.span.context.state)
     }
 
+    /// How many reports of a span are no longer kept, and the latest.
+    pub fn reports(&self) -> (u32, impl Iterator<Item = Report>) {
+        self.batch.reported(self.span.reports)
+    }
+
     pub fn describe(&self, to: &mut impl Fields) {
+        if self.span.kind == Kind::Internal {
+            return self.interim(to);
+        }
         match self.span {
             Span { protocol: Some(Protocol::Bytes), .. } => self.bytes(to),
             Span { grpc: true, .. } => self.rpc(to),
             _ => self.http(to),
         }
         self.common(to);
+    }
+
+    /// Of a span that reports another: what there is to tell is told there.
+    fn interim(&self, to: &mut impl Fields) {
+        to.text("spanmesh.side", self.span.side.name());
+        to.int("spanmesh.interim", self.reports().0.into());
+        self.moved(to);
     }
 
     fn http(&self, to: &mut impl Fields) {
@@ -105,7 +123,7 @@ impl<'a> Told<'a> {
         let (path, query) = (batch.text(span.path), batch.text(span.query));
         let scheme = if span.secure { "https" } else { "http" };
         match span.kind {
-            Kind::Client => {
+            Kind::Client | Kind::Internal => {
                 let mark = if query.is_empty() { "" } else { "?" };
                 to.text("url.full", &format!("{scheme}://{}{path}{mark}{query}", self.authority()));
             }
@@ -126,7 +144,7 @@ impl<'a> Told<'a> {
             // only learned is nobody's route.
             let key = match (span.kind, source) {
                 (Kind::Server, RouteSource::Configured) => "http.route",
-                (Kind::Server, RouteSource::Learned) | (Kind::Client, _) => "url.template",
+                (Kind::Server, RouteSource::Learned) | (Kind::Client | Kind::Internal, _) => "url.template",
             };
             to.text(key, &batch.text(span.route));
             to.text("spanmesh.route.source", source.name());
@@ -176,8 +194,11 @@ impl<'a> Told<'a> {
 
     fn bytes(&self, to: &mut impl Fields) {
         to.text("network.transport", "tcp");
-        to.int("spanmesh.bytes.sent", i64::try_from(self.span.sent).unwrap_or(i64::MAX));
-        to.int("spanmesh.bytes.received", i64::try_from(self.span.received).unwrap_or(i64::MAX));
+        self.moved(to);
+    }
+
+    fn moved(&self, to: &mut impl Fields) {
+        moved(self.span.sent, self.span.received, to);
     }
 
     fn common(&self, to: &mut impl Fields) {
@@ -279,6 +300,12 @@ impl<'a> Told<'a> {
     fn destination(&self) -> SocketAddr {
         self.span.server
     }
+}
+
+/// Bytes of the request's content and of the answer's, or of a connection to and fro.
+pub fn moved(sent: u64, received: u64, to: &mut impl Fields) {
+    to.int("spanmesh.bytes.sent", i64::try_from(sent).unwrap_or(i64::MAX));
+    to.int("spanmesh.bytes.received", i64::try_from(received).unwrap_or(i64::MAX));
 }
 
 fn without_user(authority: &str) -> &str {
@@ -412,6 +439,7 @@ mod tests {
             route_source: None,
             agent: batch.word(b"curl", 9),
             custom: Words::default(),
+            reports: Words::default(),
             times: Default::default(),
         }
     }

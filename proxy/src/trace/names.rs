@@ -8,7 +8,9 @@ use crate::rules::template::TEMPLATES;
 
 /// Clones share. Services are those that the configuration names.
 #[derive(Clone, Debug, Default)]
-pub struct Names(Arc<Mutex<HashMap<Box<str>, HashSet<Box<str>>>>>);
+pub struct Names(Arc<Mutex<Services>>);
+
+type Services = HashMap<Box<str>, HashSet<Box<str>>>;
 
 impl Names {
     /// Whether a service has the name, or may have one more.

@@ -56,6 +56,8 @@ pub struct Span {
     pub route: Words,
     pub route_source: Option<RouteSource>,
     pub agent: Words,
+    /// What was reported while it lived: how often, and of the latest reports when and how many bytes.
+    pub reports: Words,
     /// What `custom` took down.
     pub custom: Words,
     pub context: Origin,
@@ -93,6 +95,8 @@ pub struct Origin {
 /// The numbers are OTLP's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
+    /// What is reported of a span while it lives.
+    Internal = 1,
     Server = 2,
     Client = 3,
 }
@@ -138,6 +142,14 @@ pub enum RouteSource {
 pub struct Words {
     from: u32,
     length: u32,
+}
+
+/// How far a span was that lives long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    pub unix_nanos: u64,
+    pub sent: u64,
+    pub received: u64,
 }
 
 /// What a word is a part of.
@@ -206,6 +218,37 @@ impl Batch {
 
     pub fn spans(&self) -> &[Span] {
         &self.spans
+    }
+
+    /// Takes down reports of a span: all that there were, and the latest of them.
+    pub fn reports(&mut self, count: u32, kept: impl Iterator<Item = Report>) -> Words {
+        if count == 0 {
+            return Words::default();
+        }
+        let mut words = put(&mut self.text, &count.to_be_bytes());
+        for Report { unix_nanos, sent, received } in kept {
+            for number in [unix_nanos, sent, received] {
+                words.length += put(&mut self.text, &number.to_be_bytes()).length;
+            }
+        }
+        words
+    }
+
+    /// What `reports` took down: how many are no longer there, and those that are.
+    pub fn reported(&self, words: Words) -> (u32, impl Iterator<Item = Report>) {
+        let (count, rest) = self
+            .bytes(words)
+            .split_first_chunk()
+            .map_or((0, &[][..]), |(count, rest)| (u32::from_be_bytes(*count), rest));
+        let (kept, _) = rest.as_chunks::<24>();
+        let gone = count.saturating_sub(u32::try_from(kept.len()).unwrap_or(u32::MAX));
+        let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+        let reports = kept.iter().map(move |entry| {
+            let (unix_nanos, bytes) = entry.split_at(8);
+            let (sent, received) = bytes.split_at(8);
+            Report { unix_nanos: number(unix_nanos), sent: number(sent), received: number(received) }
+        });
+        (gone, reports)
     }
 
     /// A span's word as it came.
@@ -297,6 +340,19 @@ const PARTS: usize = 9;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reports_are_read_back() {
+        let mut batch = Batch::default();
+        let report = |number: u64| Report { unix_nanos: u64::MAX - number, sent: number, received: 0 };
+        batch.word(b"before", 9);
+        let words = batch.reports(40, (0..3).map(report));
+        batch.word(b"behind", 9);
+        let (gone, kept) = batch.reported(words);
+        assert_eq!((gone, kept.collect::<Vec<_>>()), (37, (0..3).map(report).collect()));
+        let none = batch.reports(0, std::iter::empty());
+        assert!(none.is_empty() && batch.reported(none).0 == 0 && batch.reported(none).1.count() == 0);
+    }
 
     #[test]
     fn words_are_read_back_and_cut_to_their_limit() {

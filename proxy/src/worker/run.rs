@@ -260,6 +260,7 @@ pub fn build(plan: &Plan) -> io::Result<Built> {
         handshakes: Semaphore::new(limits.handshakes.div_ceil(plan.workers)),
         ink: RefCell::default(),
         in_flight: (config.role == config::Role::Sidecar).then(|| plan.shared.in_flight.clone()),
+        interim: config.policy.interim,
         templates: RefCell::default(),
         node: config.node.clone(),
         own: plan.own.clone(),

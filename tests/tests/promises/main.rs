@@ -40,6 +40,7 @@ mod limits_bodies;
 mod limits_connections;
 mod limits_heads;
 mod limits_memory;
+mod long_streams;
 mod messages;
 mod nothing_leaks;
 mod opaque;

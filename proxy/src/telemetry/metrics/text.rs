@@ -9,8 +9,11 @@ use super::handle::{BOUNDS, Example, SUM};
 /// What `/metrics` answers as `Content-Type`.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// `series`: label values and the summed cells, sorted. A family without a series is left out.
-pub(super) fn write_family(out: &mut String, family: &Family, series: &[(Labels, Vec<u64>, Vec<Option<Example>>)]) {
+/// Label values, the summed cells, and an example for each bucket that has one.
+pub(super) type Summed = (Labels, Vec<u64>, Vec<Option<Example>>);
+
+/// `series`: sorted. A family without a series is left out.
+pub(super) fn write_family(out: &mut String, family: &Family, series: &[Summed]) {
     if series.is_empty() {
         return;
     }

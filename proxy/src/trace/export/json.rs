@@ -6,7 +6,8 @@ use std::net::IpAddr;
 
 use crate::telemetry::json::{self, List, Object};
 use crate::telemetry::print;
-use crate::trace::attributes::{Fields, Told};
+use crate::trace::attributes::{Fields, Told, moved};
+use crate::trace::span::Kind;
 
 /// What all spans of this process have in common.
 #[derive(Clone, Debug, Default)]
@@ -62,6 +63,19 @@ fn span(object: &mut Object, told: &Told<'_>) {
     object.quoted("startTimeUnixNano", span.start_nanos);
     object.quoted("endTimeUnixNano", span.end_nanos);
     object.list("attributes", |list| told.describe(&mut Attributes(list)));
+    if !span.reports.is_empty() && span.kind != Kind::Internal {
+        let (gone, reports) = told.reports();
+        object.list("events", |list| {
+            for report in reports {
+                list.object(|event| {
+                    event.text("timeUnixNano", &report.unix_nanos.to_string());
+                    event.text("name", INTERIM);
+                    event.list("attributes", |list| moved(report.sent, report.received, &mut Attributes(list)));
+                });
+            }
+        });
+        object.number("droppedEventsCount", gone.into());
+    }
     if let Some((trace, id)) = span.context.link {
         object.list("links", |list| {
             list.object(|link| {
@@ -137,4 +151,6 @@ impl Fields for Attributes<'_, '_> {
 const TEXT: &[u8; 25] = b"\",\"value\":{\"stringValue\":";
 /// A 64-bit integer is text in protobuf's JSON.
 const INT: &[u8; 23] = b"\",\"value\":{\"intValue\":\"";
+/// What an event is called that tells how far a span is.
+pub const INTERIM: &str = "spanmesh.interim";
 const STATUS_ERROR: u64 = 2;

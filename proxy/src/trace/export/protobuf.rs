@@ -4,10 +4,10 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use super::json::Resource;
+use super::json::{INTERIM, Resource};
 use crate::telemetry::print;
-use crate::trace::attributes::{Fields, Told};
-use crate::trace::span::Batch;
+use crate::trace::attributes::{Fields, Told, moved};
+use crate::trace::span::{Batch, Kind};
 
 pub fn encode(out: &mut Vec<u8>, resource: &Resource, batch: &Batch) {
     let (mut head, mut scope, mut spans) = (Vec::new(), Vec::new(), Vec::new());
@@ -64,6 +64,17 @@ fn span(out: &mut Vec<u8>, told: &Told<'_>) {
     fixed64(out, 7, span.start_nanos);
     fixed64(out, 8, span.end_nanos);
     told.describe(&mut Attributes(out, 9));
+    if !span.reports.is_empty() && span.kind != Kind::Internal {
+        let (gone, reports) = told.reports();
+        for report in reports {
+            message(out, 11, |out| {
+                fixed64(out, 1, report.unix_nanos);
+                bytes(out, 2, INTERIM.as_bytes());
+                moved(report.sent, report.received, &mut Attributes(out, 3));
+            });
+        }
+        number(out, 12, gone.into());
+    }
     if let Some((trace, id)) = span.context.link {
         message(out, 13, |out| {
             bytes(out, 1, &trace.to_bytes());

@@ -27,13 +27,12 @@ fn span(object: &mut Object, service: &[u8], told: &Told<'_>) {
         object.id("parentId", &parent.to_digits());
     }
     object.text("name", &told.name());
-    object.text(
-        "kind",
-        match span.kind {
-            Kind::Server => "SERVER",
-            Kind::Client => "CLIENT",
-        },
-    );
+    // Zipkin has no word for what is internal.
+    match span.kind {
+        Kind::Server => object.text("kind", "SERVER"),
+        Kind::Client => object.text("kind", "CLIENT"),
+        Kind::Internal => {}
+    }
     let (start, end) = (span.start_nanos / 1000, span.end_nanos / 1000);
     object.number("timestamp", start);
     // Zipkin takes nothing for a time that is not known.

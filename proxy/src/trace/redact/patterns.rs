@@ -215,7 +215,7 @@ fn luhn(digits: &[u8]) -> bool {
     let double = |digit: u32| if digit > 4 { 2 * digit - 9 } else { 2 * digit };
     let digits = digits.iter().rev().map(|digit| u32::from(digit.wrapping_sub(b'0')) % 10);
     let sum: u32 = digits.zip(0..).map(|(digit, place)| if place % 2 == 1 { double(digit) } else { digit }).sum();
-    sum % 10 == 0
+    sum.is_multiple_of(10)
 }
 
 fn is_name(byte: u8) -> bool {
