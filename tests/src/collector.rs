@@ -191,6 +191,7 @@ async fn serve(state: Rc<State>, request: Request<Incoming>) -> Response<Body> {
     let text = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
     let is_grpc = text("content-type").starts_with("application/grpc");
     let is_json = text("content-type") == "application/json";
+    let zipped = text("grpc-encoding") == "gzip";
     let body = match is_grpc {
         true => message(&body),
         false if text("content-encoding") == "gzip" => unzip(&body),
@@ -233,7 +234,6 @@ async fn serve(state: Rc<State>, request: Request<Incoming>) -> Response<Body> {
     let partial = ExportTracePartialSuccess { rejected_spans: rejected, error_message: message.to_owned() };
     let answer = ExportTraceServiceResponse { partial_success: (rejected > 0).then_some(partial) };
     if is_grpc {
-        let zipped = text("grpc-encoding") == "gzip";
         return grpc_as(zipped, Some(&answer.encode_to_vec()), 0, &[]);
     }
     let (kind, body) = match is_json {
