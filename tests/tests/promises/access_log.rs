@@ -19,7 +19,7 @@ async fn origin(protocol: Protocol) -> Origin {
 
 fn proxy(origin: &Origin, protocol: Protocol, mode: &str, rest: &str) -> Proxy {
     Proxy::start(&format!(
-        "listeners:\n- {{name: side, mode: {mode}, address: '127.0.0.1:0', upstream: app, trust: Continue}}\n\
+        "listeners:\n- {{name: side, mode: {mode}, address: '127.0.0.1:0', protocol: http, upstream: app, trust: Continue}}\n\
          upstreams:\n- {{name: app, addresses: ['{}'], protocol: {}}}\n{rest}\n",
         origin.address,
         protocol.word()
