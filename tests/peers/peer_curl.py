@@ -11,7 +11,7 @@ from servers import certificates, gateway, server_tls
 
 BOTH = ("h1", "h2")
 # What a proxy that traces adds to a request; nothing else may be new.
-OURS = {"traceparent", "tracestate"}
+OURS = {"traceparent", "tracestate", "x-request-id"}
 
 
 @case("GET brings status, headers and body, and the origin sees the request unchanged", needs=["curl"], down=BOTH, up=BOTH)

@@ -183,9 +183,11 @@ fn tells_length_only(parts: &http::response::Parts, body: &Incoming) -> bool {
 }
 
 /// While the proxy drains, each answer is the last on its HTTP/1 connection. So is one that came before the body was asked
-/// for: the client may send it or not, and is told that nobody will read it (RFC 9110 §10.1.1).
+/// for: the client may send it or not, and is told that nobody will read it (RFC 9110 §10.1.1). A 417 ends its connection
+/// without a word, since it asks the client to come again, and curl does not come where it hears of a close.
 fn last(response: &mut Response<ResponseBody>, connection: &Connection) {
-    if connection.worker.drain.is_draining() || connection.is_withheld() {
+    let withheld = connection.is_withheld() && response.status() != StatusCode::EXPECTATION_FAILED;
+    if connection.worker.drain.is_draining() || withheld {
         close(response, connection);
     }
 }

@@ -71,7 +71,8 @@ fn a_refusal_reaches_the_client_before_the_body() {
             origin.write(format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\n\r\nno")).await;
             let head = client.head().await;
             assert!(head.starts_with(&format!("HTTP/1.1 {status}\r\n")), "no 100 comes first: {head}");
-            assert!(head.contains("\r\nconnection: close\r\n"), "nobody will read the body: {head}");
+            // Nobody will read the body. A 417 asks the client to come again, and who hears of a close might not.
+            assert_eq!(head.contains("\r\nconnection: close\r\n"), !status.starts_with("417"), "{head}");
             assert_eq!(client.exactly(2).await, b"no");
             // The origin never sees a body: its connection ends instead of carrying another request.
             assert!(origin.rest().await.is_empty());
@@ -170,8 +171,9 @@ fn an_http2_origin_can_refuse_before_the_body_too() {
         let mut client = Wire::connect(proxy.address("in")).await;
         client.write(HEAD).await;
         let head = client.head().await;
-        assert!(head.starts_with("HTTP/1.1 417 ") && head.contains("\r\nconnection: close\r\n"), "{head}");
-        assert_eq!(client.exactly(2).await, b"no");
+        assert!(head.starts_with("HTTP/1.1 417 "), "{head}");
+        // What comes now could be the body, or the request again: it is neither read nor asked for.
+        assert_eq!(client.rest().await, b"no", "and the end of the connection");
     });
 }
 
