@@ -7,7 +7,7 @@ use std::rc::Rc;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use spanmesh_proto::SpanId;
 
-use crate::config::{AnswerTrace, Mode};
+use crate::config::{AnswerTrace, Mode, Trust};
 use crate::connection::Connection;
 use crate::exchange::{Exchange, Open};
 use crate::http::headers::{Head, Upgrade};
@@ -41,6 +41,17 @@ pub fn settle(connection: &Rc<Connection>, open: &Open, head: &mut Head) -> (Tra
         open.exchange().works(in_flight.enter(context, span, open.exchange().opened()));
     }
     (context, span)
+}
+
+/// Bytes tell of no trace: one begins here, and is kept as the policy has it for any other.
+pub fn begin(open: &Open) {
+    let exchange = open.exchange();
+    let worker = &exchange.connection().worker;
+    let (mut rng, mut ink) = (worker.rng.borrow_mut(), worker.ink.borrow_mut());
+    let rules = &exchange.policy().rules;
+    let settled = trust::settle(&mut HeaderMap::new(), Trust::Ignore, rules, || None, &mut *rng, &mut ink);
+    let notes = trust::Notes { request_id: None, ..settled.notes };
+    exchange.traced(settled.context, context::random_span(&mut *rng), notes);
 }
 
 /// A request that makes no spans begins no trace that is kept. Where its caller traces it, that goes on as if no proxy stood

@@ -26,18 +26,13 @@ use crate::net::prefixed::Prefixed;
 use crate::rules::balance::{self, InFlight, Pick};
 use crate::rules::health;
 use crate::telemetry::metrics::Held;
-use crate::trace::context::{self, TraceContext};
-use crate::trace::trust::Notes;
+use crate::trace::context;
+use crate::trail;
 
 /// A connection that is no HTTP.
 pub async fn opaque(connection: Rc<Connection>, io: Prefixed<TcpStream>, server_name: Option<String>) {
     let open = Open::bytes(connection.clone());
-    // Bytes bring no context along.
-    let trace = {
-        let mut rng = connection.worker.rng.borrow_mut();
-        (TraceContext::root(&mut *rng), context::random_span(&mut *rng))
-    };
-    open.exchange().traced(trace.0, trace.1, Notes::default());
+    trail::begin(&open);
     let to = match destination::of_bytes(&connection, server_name.as_deref()) {
         Destination::To(to) => to,
         Destination::Redirect(_) => return open.fail(Flag::NoRoute),

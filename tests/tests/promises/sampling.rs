@@ -8,7 +8,7 @@ use http::{HeaderMap, Response};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use spanmesh_tests::origin::{empty, full};
-use spanmesh_tests::{Client, Origin, Protocol, Proxy, eventually, run};
+use spanmesh_tests::{Client, Origin, Protocol, Proxy, Wire, eventually, run};
 
 /// Two proxies in a row before an origin that keeps each request's headers.
 struct Road {
@@ -44,10 +44,14 @@ impl Road {
 }
 
 fn proxy(upstream: std::net::SocketAddr, protocol: Protocol, sampling: &str) -> Proxy {
+    listening(upstream, protocol, sampling, "")
+}
+
+fn listening(upstream: std::net::SocketAddr, protocol: Protocol, sampling: &str, listener: &str) -> Proxy {
     Proxy::start_in(
         spanmesh_tests::Dir::new(),
         &format!(
-            "listeners:\n- {{name: side, mode: inbound, address: '127.0.0.1:0', upstream: app}}\n\
+            "listeners:\n- {{name: side, mode: inbound, address: '127.0.0.1:0', upstream: app{listener}}}\n\
              upstreams:\n- {{name: app, addresses: ['{upstream}'], protocol: {}}}\n\
              policy: {{propagation: {{extract: [w3c, b3]}}, sampling: {{{sampling}}}, destinations: [{{name: file, file: {{path: DIR/spans.jsonl}}}}]}}\n",
             protocol.word()
@@ -83,6 +87,34 @@ const SAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01";
 const UNSAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-00";
 /// Of these one quarter is kept, by its randomness.
 const KEPT: &str = "00-0af7651916cd43dd84d0000000000000-00f067aa0ba902b7-00";
+
+#[test]
+fn connections_of_bytes_are_kept_as_requests_are() {
+    run(async {
+        for (sampling, least, most) in [(ALWAYS, 200, 200), (NEVER, 0, 0), (QUARTER, 20, 80)] {
+            let address = Wire::serve(|mut wire, _| async move {
+                wire.write("hello").await;
+                wire.finish().await;
+                wire.rest().await;
+            })
+            .await;
+            let proxy = listening(address, Protocol::Http1, sampling, ", protocol: opaque");
+            for _ in 0..200 {
+                let mut wire = Wire::connect(proxy.address("side")).await;
+                wire.finish().await;
+                assert_eq!(wire.rest().await, b"hello");
+            }
+            proxy.at_rest().await;
+            let lines = proxy.logged(200).await;
+            let kept = lines.iter().filter(|line| line["traceFlags"] == "03").count();
+            assert!((least..=most).contains(&kept), "{sampling}: {kept}");
+            let spans = proxy.spanned(kept).await;
+            assert_eq!(spans.len(), kept);
+            let state = if sampling == QUARTER { "ot=th:c" } else { "" };
+            assert!(spans.iter().all(|span| span.trace_state == state), "{:?}", spans[0]);
+        }
+    });
+}
 
 #[test]
 fn as_many_traces_are_kept_as_the_probability_says_and_the_same_ones_on_each_hop() {
