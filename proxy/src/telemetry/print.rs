@@ -11,23 +11,17 @@ pub fn number(out: &mut Vec<u8>, mut value: u64) {
     if value < 10 {
         return out.push(b'0' + value as u8);
     }
-    let mut text = [[0; 2]; PAIRS];
-    let mut free = PAIRS;
-    for pair in text.iter_mut().rev() {
-        *pair = two(value % 100);
-        value /= 100;
+    let mut text = [0; DIGITS];
+    let mut free = DIGITS;
+    for digit in text.iter_mut().rev() {
+        *digit = b'0' + (value % 10) as u8;
+        value /= 10;
         free -= 1;
         if value == 0 {
             break;
         }
     }
-    let digits = text.get(free..).unwrap_or_default().as_flattened();
-    out.extend_from_slice(digits.strip_prefix(b"0").unwrap_or(digits));
-}
-
-/// Of a number below 100.
-fn two(value: u64) -> [u8; 2] {
-    [b'0' + (value / 10) as u8, b'0' + (value % 10) as u8]
+    out.extend_from_slice(text.get(free..).unwrap_or_default());
 }
 
 /// As `Display` has it.
@@ -72,8 +66,8 @@ pub fn display(out: &mut Vec<u8>, value: impl Display) {
     let _ = write!(out, "{value}");
 }
 
-/// Of digits, in the largest `u64`.
-const PAIRS: usize = 10;
+/// Of the largest `u64`.
+const DIGITS: usize = 20;
 
 #[cfg(test)]
 mod tests {

@@ -76,7 +76,7 @@ fn slow_readers_hold_no_more_than_their_windows() {
             while still < 5 && begun.elapsed() < Duration::from_secs(30) {
                 let since = Instant::now();
                 assert_eq!(good.get("/").await.body, "hello");
-                assert!(since.elapsed() < Duration::from_secs(2), "{:?} for a neighbour", since.elapsed());
+                assert!(since.elapsed() < Duration::from_secs(10), "{:?} for a neighbour", since.elapsed());
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 let carried = proxy.metric("spanmesh_proxy_response_bytes_total", &[]) as usize + proxy.resident();
                 still = if carried.abs_diff(last) < 1 << 20 { still + 1 } else { 0 };
