@@ -8,7 +8,6 @@ use tokio::time::Instant;
 use super::{Attempt, Exchange, Record};
 use crate::config::Mode;
 use crate::error::Flag;
-use crate::rules::template::Templates;
 use crate::trace::attributes::rpc_method;
 use crate::trace::context::{self, TraceContext};
 use crate::trace::span::{Batch, Cause, Kind, Origin, Protocol, Report, RouteSource, Side, Span, Times, Words, micros};
@@ -198,12 +197,11 @@ fn names_method(exchange: &Exchange, record: &Record, status: Option<u32>) -> bo
     let names = &connection.worker.shared.names;
     let learn = connection.listener.mode == Mode::Outbound || status.is_some_and(|status| status != UNIMPLEMENTED);
     let mut services = connection.worker.templates.borrow_mut();
-    if !services.contains_key(upstream) {
-        services.insert(upstream.clone(), Templates::default());
+    let admit = |new: &str| names.admit(upstream, new);
+    match services.get_mut(upstream) {
+        Some(templates) => templates.method(method, learn, admit),
+        None => services.entry(upstream.clone()).or_default().method(method, learn, admit),
     }
-    services
-        .get_mut(upstream)
-        .is_some_and(|templates| templates.method(method, learn, |new| names.admit(upstream, new)))
 }
 
 fn origin(notes: &Notes, batch: &mut Batch) -> Origin {
