@@ -15,12 +15,11 @@ use std::time::{Duration, Instant};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use spanmesh_proto::{SpanId, TraceId};
 use spanmesh_proxy::config;
-use spanmesh_proxy::error::Flag;
 use spanmesh_proxy::telemetry::metrics::{Registry, family};
 use spanmesh_proxy::trace::export::Exporter;
 use spanmesh_proxy::trace::export::json::Resource;
 use spanmesh_proxy::trace::export::settings::Destination;
-use spanmesh_proxy::trace::span::{Batch, Kind, Protocol, RouteSource, Side, Span, Words};
+use spanmesh_proxy::trace::span::{Batch, Protocol, RouteSource, Side, Span};
 
 fn main() -> Result<(), Box<dyn Error>> {
     for round in 0..3 {
@@ -95,28 +94,19 @@ fn batch(first: u64) -> Batch {
         let number = first + batch.len() as u64 + 1;
         let path = format!("/carts/{}/items", mix(number) >> 40);
         let took = mix(number) % 50_000_000;
+        let trace = TraceId::from_bytes((u128::from(mix(number)) << 64 | u128::from(mix(!number))).to_be_bytes())
+            .expect("an id");
+        let id = SpanId::from_bytes(mix(number << 20).to_be_bytes()).expect("an id");
         let span = Span {
-            trace: TraceId::from_bytes((u128::from(mix(number)) << 64 | u128::from(mix(!number))).to_be_bytes())
-                .expect("an id"),
-            id: SpanId::from_bytes(mix(number << 20).to_be_bytes()).expect("an id"),
             parent: SpanId::from_bytes(mix(number << 21).to_be_bytes()),
-            flags: 1,
-            kind: Kind::Server,
             side: Side::Gateway,
             start_nanos: 1_700_000_000_000_000_000 + number * 1000,
             end_nanos: 1_700_000_000_000_000_000 + number * 1000 + took,
             protocol: Some(Protocol::Http11),
-            grpc: false,
-            secure: false,
             peer: SocketAddr::from(([10, 0, 0, 1], 30_000 + (took % 20_000) as u16)),
             client: [10, 0, 0, 9].into(),
             server: SocketAddr::from(([10, 0, 0, 2], 8080)),
             status: Some(200),
-            grpc_status: None,
-            flag: Flag::Ok,
-            resent: 0,
-            cause: None,
-            sent: 0,
             received: 128,
             method: batch.word(b"GET", 16),
             host: batch.word(b"cart.shop.example", 64),
@@ -125,10 +115,7 @@ fn batch(first: u64) -> Batch {
             route: batch.word(b"/carts/{id}/items", 64),
             route_source: Some(RouteSource::Configured),
             agent: batch.word(b"Mozilla/5.0 (X11; Linux x86_64)", 64),
-            custom: Words::default(),
-            reports: Default::default(),
-            context: Default::default(),
-            times: Default::default(),
+            ..Span::new(trace, id)
         };
         batch.push(span);
     }

@@ -4,12 +4,11 @@ use std::time::{Duration, Instant};
 
 use spanmesh_proto::{SpanId, TraceId};
 use spanmesh_proxy::config;
-use spanmesh_proxy::error::Flag;
 use spanmesh_proxy::telemetry::metrics::{Registry, family};
 use spanmesh_proxy::trace::export::json::Resource;
 use spanmesh_proxy::trace::export::settings::Destination;
 use spanmesh_proxy::trace::export::{Exporter, SpanBuffer};
-use spanmesh_proxy::trace::span::{Batch, Kind, Side, Span, Words};
+use spanmesh_proxy::trace::span::{Batch, Span};
 
 use crate::eventually;
 
@@ -132,38 +131,18 @@ fn sum(text: &str, name: &str, label: &str) -> u64 {
 fn span(batch: &mut Batch, number: u64) -> Span {
     let mut trace = [1; 16];
     trace[..8].copy_from_slice(&number.to_be_bytes());
+    let trace = TraceId::from_bytes(trace).expect("an id");
+    let id = SpanId::from_bytes((number + 1).to_be_bytes()).expect("an id");
     Span {
-        trace: TraceId::from_bytes(trace).expect("an id"),
-        id: SpanId::from_bytes((number + 1).to_be_bytes()).expect("an id"),
-        parent: None,
-        flags: 1,
-        kind: Kind::Server,
-        side: Side::Server,
         start_nanos: number,
         end_nanos: number + 1,
-        protocol: None,
-        grpc: false,
-        secure: false,
         peer: "10.0.0.1:5000".parse().expect("an address"),
         client: "10.0.0.9".parse().expect("an address"),
         server: "10.0.0.2:8080".parse().expect("an address"),
         status: Some(200),
-        grpc_status: None,
-        flag: Flag::Ok,
-        resent: 0,
-        cause: None,
-        sent: 0,
-        received: 0,
         method: batch.word(b"GET", 9),
         host: batch.word(b"shop", 9),
         path: batch.word(b"/a", 9),
-        query: Words::default(),
-        route: Words::default(),
-        route_source: None,
-        agent: Words::default(),
-        custom: Words::default(),
-        reports: Default::default(),
-        context: Default::default(),
-        times: Default::default(),
+        ..Span::new(trace, id)
     }
 }

@@ -378,15 +378,16 @@ const UNKNOWN: u32 = 2;
 const UNAUTHENTICATED: u32 = 16;
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use spanmesh_proto::{SpanId, TraceId};
 
     use super::*;
     use crate::error::Flag;
     use crate::trace::span::{Side, Words};
 
+    /// Attributes as `key=value`.
     #[derive(Default)]
-    struct Lines(Vec<String>);
+    pub(in crate::trace) struct Lines(pub(in crate::trace) Vec<String>);
 
     impl Fields for Lines {
         fn custom(&mut self, key: &str, value: &str) {
@@ -402,45 +403,32 @@ mod tests {
         }
 
         fn list(&mut self, key: &str, values: &[Cow<'_, str>]) {
-            self.0.push(format!("{key}={values:?}"));
+            self.0.push(format!("{key}=[{}]", values.join("|")));
         }
     }
 
     /// A plain GET that was answered.
     fn span(batch: &mut Batch, kind: Kind) -> Span {
+        let trace = TraceId::from_bytes([1; 16]).expect("an id");
+        let id = SpanId::from_bytes([2; 8]).expect("an id");
         Span {
-            trace: TraceId::from_bytes([1; 16]).expect("an id"),
-            id: SpanId::from_bytes([2; 8]).expect("an id"),
-            parent: None,
-            flags: 1,
-            context: Default::default(),
             kind,
             side: if kind == Kind::Server { Side::Server } else { Side::Client },
             start_nanos: 1,
             end_nanos: 2,
             protocol: Some(Protocol::Http11),
-            grpc: false,
-            secure: false,
             peer: "[::ffff:10.0.0.1]:5000".parse().expect("an address"),
             client: "10.0.0.9".parse().expect("an address"),
             server: "10.0.0.2:8080".parse().expect("an address"),
             status: Some(200),
-            grpc_status: None,
-            flag: Flag::Ok,
-            resent: 0,
-            cause: None,
             sent: 3,
             received: 4,
             method: batch.word(b"GET", 9),
             host: batch.word(b"shop:81", 9),
             path: batch.word(b"/a", 9),
             query: batch.word(b"q=1&sig=x", 9),
-            route: Words::default(),
-            route_source: None,
             agent: batch.word(b"curl", 9),
-            custom: Words::default(),
-            reports: Words::default(),
-            times: Default::default(),
+            ..Span::new(trace, id)
         }
     }
 

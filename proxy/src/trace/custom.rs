@@ -192,27 +192,7 @@ mod tests {
 
     use super::*;
     use crate::config::{Found, Redaction};
-
-    #[derive(Default)]
-    struct Lines(Vec<String>);
-
-    impl Fields for Lines {
-        fn custom(&mut self, key: &str, value: &str) {
-            self.0.push(format!("{key}={value}"));
-        }
-
-        fn text(&mut self, key: &'static str, value: &str) {
-            self.custom(key, value);
-        }
-
-        fn int(&mut self, key: &'static str, value: i64) {
-            self.0.push(format!("{key}={value}"));
-        }
-
-        fn list(&mut self, key: &str, values: &[Cow<'_, str>]) {
-            self.0.push(format!("{key}=[{}]", values.join("|")));
-        }
-    }
+    use crate::trace::attributes::tests::Lines;
 
     fn written() -> config::Attribute {
         config::Attribute {

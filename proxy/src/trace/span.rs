@@ -265,6 +265,45 @@ impl Batch {
 }
 
 impl Span {
+    /// A SERVER span of which nothing is known but its ids.
+    pub fn new(trace: TraceId, id: SpanId) -> Self {
+        let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
+        Self {
+            trace,
+            id,
+            parent: None,
+            flags: 1,
+            kind: Kind::Server,
+            side: Side::Server,
+            start_nanos: 0,
+            end_nanos: 0,
+            protocol: None,
+            grpc: false,
+            secure: false,
+            peer: nobody,
+            client: nobody.ip(),
+            server: nobody,
+            status: None,
+            grpc_status: None,
+            flag: Flag::Ok,
+            resent: 0,
+            cause: None,
+            sent: 0,
+            received: 0,
+            method: Words::default(),
+            host: Words::default(),
+            path: Words::default(),
+            query: Words::default(),
+            route: Words::default(),
+            route_source: None,
+            agent: Words::default(),
+            reports: Words::default(),
+            custom: Words::default(),
+            context: Origin::default(),
+            times: Times::default(),
+        }
+    }
+
     fn words_mut(&mut self) -> [(Part, &mut Words); PARTS] {
         let Self { method, host, path, query, route, agent, custom, context, .. } = self;
         let Origin { request_id, debug_id, .. } = context;
