@@ -1,7 +1,14 @@
-//! The words that Spanmesh's programs exchange. Parsed once, at the border, and typed from there on.
+//! The words that Spanmesh's programs exchange: identifiers, parsed once at the border and typed from there on, and the
+//! protocols. The protocols' Rust is generated from `spanmesh/v1/*.proto` and committed; `generate/` writes it.
 
 #![forbid(unsafe_code)]
 
 pub mod ids;
 
 pub use ids::{SpanId, TraceId};
+
+/// Version 1 of the protocols.
+pub mod v1 {
+    #![allow(clippy::all, clippy::pedantic, missing_docs)]
+    include!("generated/spanmesh.v1.rs");
+}

@@ -1,0 +1,69 @@
+//! The pages in JSON. `spanmesh proxy-status` reads them.
+
+use serde_json::{Value, json};
+
+use super::View;
+
+pub const INDEX: &str = "\
+/live       this program runs
+/ready      the source was read, proxies are served
+/proxies    who is connected, at which version, what was refused
+/resources  what became of each resource
+/metrics    for Prometheus
+";
+
+pub fn proxies(view: &View) -> Value {
+    let version = view.pictures.borrow().as_ref().map_or(0, |picture| picture.version);
+    let proxies = view.registry.list();
+    let converged = view.registry.converged(version);
+    let list = proxies.iter().map(|(id, seen)| {
+        let report = seen.report.as_ref().map(|report| json!({
+            "version": report.version,
+            "windowMilliseconds": report.window,
+            "arrivedKept": report.arrived_kept,
+            "arrivedDropped": report.arrived_dropped,
+            "unruled": report.unruled,
+            "spans": report.spans,
+            "guard": report.guard,
+        }));
+        let refusals = seen.refusals.iter().map(|(resource, reason)| json!({"resource": resource, "reason": reason}));
+        json!({
+            "id": id,
+            "service": seen.node.service,
+            "namespace": seen.node.namespace,
+            "pod": seen.node.pod,
+            "workload": seen.node.workload,
+            "role": seen.node.role,
+            "proxyVersion": seen.version,
+            "peer": seen.peer,
+            "connectedSeconds": seen.since.elapsed().as_secs(),
+            "version": seen.picture,
+            "inStep": seen.picture >= version && seen.refusals.is_empty(),
+            "waitingForAnswer": seen.is_waiting,
+            "refusals": refusals.collect::<Vec<_>>(),
+            "unknown": seen.unknown,
+            "report": report,
+        })
+    });
+    json!({
+        "version": version,
+        "connected": proxies.len(),
+        "converged": converged,
+        "proxies": list.collect::<Vec<_>>(),
+    })
+}
+
+pub fn resources(view: &View) -> Value {
+    let reading = view.readings.borrow();
+    let list = reading.verdicts.iter().map(|verdict| json!({
+        "kind": verdict.kind,
+        "namespace": verdict.namespace,
+        "name": verdict.name,
+        "generation": verdict.generation,
+        "place": verdict.place,
+        "accepted": verdict.accepted,
+        "problems": verdict.problems,
+        "goesOnAsBefore": verdict.before,
+    }));
+    json!({"resources": list.collect::<Vec<_>>()})
+}

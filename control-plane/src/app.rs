@@ -1,0 +1,159 @@
+//! The wiring: from options to a control plane that serves, and from there to its end.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use crate::cli::{Options, Source};
+use crate::keeper::{self, Keeper};
+use crate::push::{Hub, registry::Registry};
+use crate::source::{Reading, dir};
+use crate::{admin, push};
+
+/// A control plane that serves as long as this lives.
+pub struct Running {
+    pub bound: Bound,
+    tasks: JoinSet<String>,
+}
+
+/// Where it listens, with the ports that the kernel chose.
+#[derive(Clone, Copy, Debug)]
+pub struct Bound {
+    pub push: SocketAddr,
+    pub admin: SocketAddr,
+}
+
+/// Runs to the program's end.
+pub fn run(options: Options) -> Result<(), String> {
+    log();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| error.to_string())?;
+    runtime.block_on(async {
+        let (mut asked, mut interrupted) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+            (Ok(asked), Ok(interrupted)) => (asked, interrupted),
+            (Err(error), _) | (_, Err(error)) => return Err(error.to_string()),
+        };
+        let mut running = start(options).await?;
+        tracing::info!(push = %running.bound.push, admin = %running.bound.admin, "ready");
+        tokio::select! {
+            _ = asked.recv() => Ok(()),
+            _ = interrupted.recv() => Ok(()),
+            problem = running.failed() => Err(problem),
+        }
+    })
+}
+
+/// Binds before it returns, so that tests run the real program on port 0.
+pub async fn start(options: Options) -> Result<Running, String> {
+    let push = bind("--listen", options.listen).await?;
+    let admin = bind("--admin", options.admin).await?;
+    let address = |listener: &TcpListener| listener.local_addr().map_err(|error| error.to_string());
+    let bound = Bound { push: address(&push)?, admin: address(&admin)? };
+    let tls = match &options.certificate {
+        Some((certificate, key)) => Some(acceptor(certificate, key)?),
+        None => {
+            tracing::warn!("proxies connect without TLS: --tls-certificate and --tls-key are not set");
+            None
+        }
+    };
+    let (reading, readings) = watch::channel(Reading::default());
+    let (pictures, present) = watch::channel(None);
+    let (told, heard) = mpsc::channel(TOLD);
+    let hub = Hub { pictures: present.clone(), registry: Arc::new(Registry::default()), told };
+    let view = admin::View { registry: hub.registry.clone(), pictures: present, readings: readings.clone() };
+    let mut tasks = JoinSet::new();
+    let Source::Dir(path) = options.source;
+    tasks.spawn(verdicts(readings.clone()));
+    tasks.spawn(async move {
+        match dir::follow(path.clone(), reading).await {
+            Ok(()) => "the source ended".to_owned(),
+            Err(error) => format!("--source: the folder {} cannot be followed: {error}", path.display()),
+        }
+    });
+    tasks.spawn(async move {
+        keeper::run(Keeper { readings, told: heard, pictures, interval: options.interval }).await;
+        "the source ended".to_owned()
+    });
+    tasks.spawn(async move {
+        push::server::serve(push, tls, hub).await;
+        "the server of proxies ended".to_owned()
+    });
+    tasks.spawn(async move {
+        admin::serve(admin, view).await;
+        "the admin server ended".to_owned()
+    });
+    Ok(Running { bound, tasks })
+}
+
+impl Running {
+    /// Why it no longer works. Cancel safe.
+    pub async fn failed(&mut self) -> String {
+        match self.tasks.join_next().await {
+            Some(Ok(problem)) => problem,
+            Some(Err(error)) => error.to_string(),
+            None => "nothing runs".into(),
+        }
+    }
+}
+
+/// Says what became of resources whenever that changes.
+async fn verdicts(mut readings: watch::Receiver<Reading>) -> String {
+    let mut before = Vec::new();
+    while readings.changed().await.is_ok() {
+        let verdicts = readings.borrow_and_update().verdicts.clone();
+        for verdict in verdicts.iter().filter(|verdict| !verdict.accepted && !before.contains(*verdict)) {
+            let what = [verdict.kind.as_str(), verdict.namespace.as_str(), verdict.name.as_str()];
+            let what: Vec<_> = what.into_iter().filter(|word| !word.is_empty()).collect();
+            let rest = if verdict.before { "; what it said before goes on" } else { "" };
+            tracing::warn!(resource = what.join("/"), "{}: refused: {}{rest}", verdict.place, verdict.problems.join("; "));
+        }
+        before = verdicts.to_vec();
+        tracing::info!(resources = before.iter().filter(|verdict| verdict.accepted).count(), "the source was read");
+    }
+    "the source ended".into()
+}
+
+async fn bind(flag: &str, address: SocketAddr) -> Result<TcpListener, String> {
+    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!("{flag}: {address} is in use: `ss -ltnp` shows by whom; {flag} takes another address")
+        }
+        _ => format!("{flag}: cannot listen on {address}: {error}"),
+    })
+}
+
+fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, String> {
+    let wrong = |path: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(certificate).and_then(|chain| chain.collect());
+    let chain = chain.map_err(|error| wrong(certificate, &error))?;
+    let key_der = PrivateKeyDer::from_pem_file(key).map_err(|error| wrong(key, &error))?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|error| error.to_string())?
+        .with_no_client_auth()
+        .with_single_cert(chain, key_der)
+        .map_err(|error| wrong(certificate, &error))?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// To standard error, in lines of JSON as the proxy's.
+fn log() {
+    let level = std::env::var("SPANMESH_LOG").ok().and_then(|level| level.parse().ok());
+    let level = level.unwrap_or(tracing::Level::INFO);
+    let subscriber = tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false).finish();
+    // Whoever has set one before keeps it.
+    let _ = tracing::subscriber::set_global_default(subscriber);
+}
+
+/// A few for each of many thousand proxies at once.
+const TOLD: usize = 4096;
