@@ -35,15 +35,14 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
     let (mut source, mut certificate, mut key) = (None, None, None);
     let (mut listen, mut admin) = (LISTEN.to_owned(), ADMIN.to_owned());
     while let Some(argument) = parser.next().map_err(|error| error.to_string())? {
-        let mut value = || parser.value().and_then(|value| Ok(value)).map_err(|error| error.to_string());
         match argument {
             Short('h') | Long("help") => return Ok(Command::Help),
             Short('V') | Long("version") => return Ok(Command::Version),
-            Long("source") => source = Some(from(&value()?.to_string_lossy())?),
-            Long("listen") => listen = value()?.to_string_lossy().into_owned(),
-            Long("admin") => admin = value()?.to_string_lossy().into_owned(),
-            Long("tls-certificate") => certificate = Some(PathBuf::from(value()?)),
-            Long("tls-key") => key = Some(PathBuf::from(value()?)),
+            Long("source") => source = Some(from(&value(&mut parser)?.to_string_lossy())?),
+            Long("listen") => listen = value(&mut parser)?.to_string_lossy().into_owned(),
+            Long("admin") => admin = value(&mut parser)?.to_string_lossy().into_owned(),
+            Long("tls-certificate") => certificate = Some(PathBuf::from(value(&mut parser)?)),
+            Long("tls-key") => key = Some(PathBuf::from(value(&mut parser)?)),
             Value(word) if command.is_none() => command = Some(word.to_string_lossy().into_owned()),
             other => return Err(other.unexpected().to_string()),
         }
@@ -68,6 +67,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
         },
         interval: INTERVAL,
     }))
+}
+
+fn value(parser: &mut lexopt::Parser) -> Result<OsString, String> {
+    parser.value().map_err(|error| error.to_string())
 }
 
 fn from(text: &str) -> Result<Source, String> {

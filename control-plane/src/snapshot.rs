@@ -10,8 +10,6 @@ use spanmesh_proto::v1;
 use crate::cluster::{Cluster, GATEWAY, concerns};
 use crate::picture::Seat;
 
-pub use merge::{Lost, Merged};
-
 /// Kind `policy`: what holds for the proxy itself.
 pub fn policy(cluster: &Cluster, seat: &Seat) -> v1::Policy {
     let mut policy = v1::Policy {

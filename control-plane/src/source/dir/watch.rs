@@ -5,20 +5,21 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
-use tokio::io::unix::AsyncFd;
 
 pub struct Changes {
-    told: AsyncFd<OwnedFd>,
+    told: Arc<OwnedFd>,
     path: PathBuf,
 }
 
 impl Changes {
     pub fn new(path: &Path) -> io::Result<Self> {
         let told = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        let changes = Self { told: AsyncFd::new(told)?, path: path.to_owned() };
+        let changes = Self { told: Arc::new(told), path: path.to_owned() };
         changes.watch()?;
         Ok(changes)
     }
@@ -30,20 +31,26 @@ impl Changes {
             | WatchFlags::MOVED_FROM
             | WatchFlags::DELETE
             | WatchFlags::CREATE;
-        inotify::add_watch(self.told.get_ref(), &self.path, flags)?;
+        inotify::add_watch(&*self.told, &self.path, flags)?;
         Ok(())
     }
 
     pub async fn next(&mut self) {
-        if let Ok(Ok(mut ready)) = tokio::time::timeout(LOOK, self.told.readable()).await {
-            let mut buffer = [MaybeUninit::<u8>::uninit(); 4096];
-            let mut reader = inotify::Reader::new(self.told.get_ref(), &mut buffer);
-            while reader.next().is_ok() {}
-            ready.clear_ready();
-        }
+        let told = self.told.clone();
+        // It fails only while the runtime shuts down.
+        let _ = tokio::task::spawn_blocking(move || wait(&told)).await;
         // A folder that is gone may come back.
         let _ = self.watch();
     }
+}
+
+/// Until the kernel tells of something, or for as long as one look holds.
+fn wait(told: &OwnedFd) {
+    let look = Timespec::try_from(LOOK).ok();
+    let _ = poll(&mut [PollFd::new(told, PollFlags::IN)], look.as_ref());
+    let mut buffer = [MaybeUninit::<u8>::uninit(); 4096];
+    let mut reader = inotify::Reader::new(told, &mut buffer);
+    while reader.next().is_ok() {}
 }
 
 const LOOK: Duration = Duration::from_secs(1);

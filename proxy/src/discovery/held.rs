@@ -1,0 +1,124 @@
+//! The resources that were pushed and are good, and what comes of a push: what is in force then, and what was refused. Pure.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use prost::Message;
+use spanmesh_proto::v1;
+
+use super::read::{self, Decoded, Snapshot};
+
+/// Kinds that this version understands.
+pub const KINDS: [&str; 4] = [read::POLICY, read::DESTINATION, read::THRESHOLDS, read::CAPTURE];
+
+/// Kind and name.
+pub type Key = (String, String);
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Held {
+    resources: BTreeMap<Key, Resource>,
+    /// Of the latest push.
+    pub version: u64,
+    /// Kinds and fields that this version does not know.
+    pub unknown: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Resource {
+    digest: u64,
+    body: Bytes,
+    decoded: Decoded,
+    /// It has fields that are not known here.
+    is_partial: bool,
+}
+
+impl Held {
+    /// Takes what is good of a push. What is not is told, and what was there before goes on.
+    pub fn apply(&mut self, push: &v1::Push, environment: &[(String, String)]) -> Vec<v1::Refusal> {
+        let mut refusals = Vec::new();
+        let mut unknown = Vec::new();
+        if push.whole {
+            let stays: Vec<Key> = push.held.iter().map(|held| (held.kind.clone(), held.name.clone())).collect();
+            let comes: Vec<Key> = push.changed.iter().map(|new| (new.kind.clone(), new.name.clone())).collect();
+            self.resources.retain(|key, _| stays.contains(key) || comes.contains(key));
+        }
+        for name in &push.removed {
+            self.resources.remove(&(name.kind.clone(), name.name.clone()));
+        }
+        for resource in push.changed.iter() {
+            let v1::Resource { kind, name, digest, body } = resource;
+            if !KINDS.contains(&kind.as_str()) {
+                unknown.push(format!("{kind}/{name}: the kind is not known to this version"));
+                continue;
+            }
+            let key = (kind.clone(), name.clone());
+            let is_new = !self.resources.contains_key(&key);
+            let outcome = match is_new && self.resources.len() >= MOST {
+                true => Err(format!("there are {MOST} resources already")),
+                false => read::decode(kind, name, body, environment),
+            };
+            match outcome {
+                Ok((decoded, is_partial)) => {
+                    let resource = Resource { digest: *digest, body: body.clone(), decoded, is_partial };
+                    self.resources.insert(key, resource);
+                }
+                Err(reason) => {
+                    refusals.push(v1::Refusal { kind: kind.clone(), name: name.clone(), reason });
+                }
+            }
+        }
+        let partial = self.resources.iter().filter(|(_, resource)| resource.is_partial);
+        unknown.extend(partial.map(|((kind, name), _)| format!("{kind}/{name}: has fields that this version does not know")));
+        unknown.truncate(UNKNOWN);
+        self.unknown = unknown;
+        self.version = push.version;
+        refusals
+    }
+
+    /// For the next control plane that is asked.
+    pub fn told(&self) -> Vec<v1::Held> {
+        let held = |((kind, name), resource): (&Key, &Resource)| v1::Held {
+            kind: kind.clone(),
+            name: name.clone(),
+            digest: resource.digest,
+        };
+        self.resources.iter().map(held).collect()
+    }
+
+    /// Services whose callers' rules are held.
+    pub fn services(&self) -> impl Iterator<Item = &str> {
+        self.resources.keys().filter(|(kind, _)| kind == read::DESTINATION).map(|(_, name)| name.as_str())
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::of(self.version, self.resources.iter().map(|((_, name), resource)| (name.as_str(), &resource.decoded)))
+    }
+
+    /// As a push that brings another proxy here.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let resource = |((kind, name), resource): (&Key, &Resource)| v1::Resource {
+            kind: kind.clone(),
+            name: name.clone(),
+            digest: resource.digest,
+            body: resource.body.clone(),
+        };
+        let changed = self.resources.iter().map(resource).collect();
+        v1::Push { version: self.version, whole: true, changed, ..v1::Push::default() }.encode_to_vec()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.resources.is_empty()
+    }
+
+    pub fn from_bytes(bytes: &[u8], environment: &[(String, String)]) -> Option<Self> {
+        let push = v1::Push::decode(bytes).ok()?;
+        let mut held = Self::default();
+        // A version before this one may have taken what this one does not.
+        held.apply(&push, environment);
+        Some(held)
+    }
+}
+
+/// A gateway that calls thousands of services has one resource for each.
+const MOST: usize = 8_192;
+const UNKNOWN: usize = 32;
