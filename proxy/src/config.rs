@@ -53,7 +53,10 @@ pub use policy::{
 };
 pub use problem::{Place, Problem};
 pub use reference::reference;
-pub use sampling::{ParentDecision, Sampling, SamplingAction};
+pub use sampling::{
+    Adaptive, BaggageMatch, Boost, BoostAction, GrpcMatch, Guard, HeadRule, HeadSampling, HeaderMatch, Keep, KeepLimit,
+    KeepOn, Match, ParentDecision, Party, PathKind, PathMatch, RateLimit, Sampling, SamplingAction, StatusRange,
+};
 pub use source::{Adopted, Source};
 pub use upstream::{Upstream, UpstreamProtocol, UpstreamTls};
 

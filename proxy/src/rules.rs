@@ -14,5 +14,6 @@ mod path;
 pub mod progress;
 pub mod retry;
 pub mod route;
+pub mod sampling;
 pub mod template;
 pub mod untraced;

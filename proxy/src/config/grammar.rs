@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::problem::shown;
 use super::reader::Reader;
+use super::sampling::StatusRange;
 use super::schema::{Form, Kind};
 use super::tree::Tree;
 use host::{address, host, host_pattern, socket_address};
@@ -30,6 +31,12 @@ pub enum Name {}
 pub enum BaggageKey {}
 /// How many of all traces, as a decimal.
 pub enum Probability {}
+/// How many in a second or a minute.
+pub enum Rate {}
+/// `500-599`, `429`: statuses of HTTP.
+pub enum Statuses {}
+/// `cart.shop`: a service and its namespace.
+pub enum ServiceName {}
 /// A host or `*.` and a domain.
 pub enum HostPattern {}
 /// The name in a TLS hello or certificate.
@@ -82,6 +89,9 @@ grammar!(only_text SocketAddr => SocketAddr, "IP and port", "write an IP address
 grammar!(only_text Address => Address, "host and port", "write a host and a port: `10.0.0.1:8080`, `[::1]:8080` or `cart.shop:8080`", address, Address::to_string);
 grammar!(only_text Network => Network, "a network", "write a network: `10.0.0.0/8`, `fd00::/8`, or one address", network, Network::to_string);
 grammar!(number_or_text Probability => f64, "a probability", "write a decimal above 0 and at most 1, `0.05`, or a power, `1e-5`; for none of them `never: {}`", probability, f64::to_string);
+grammar!(number_or_text Rate => f64, "a rate", "write a decimal above 0 and at most 1000000: `5`, `0.5`", rate, f64::to_string);
+grammar!(number_or_text Statuses => StatusRange, "statuses of HTTP", "write a status or two with `-` between, in quotes: `\"429\"`, `\"500-599\"`", statuses, show_statuses);
+grammar!(only_text ServiceName => String, "a service and its namespace", "write `service.namespace` in small letters: `cart.shop`", service_name, String::clone);
 grammar!(only_text BaggageKey => String, "a key of baggage", "write a key as it stands before `=` in the header: `user.id`", baggage_key, String::clone);
 grammar!(only_text Name => String, "a name", "write letters, digits, `-`, `_` and `.`, beginning with a letter or digit, at most 128", name, String::clone);
 grammar!(only_text HostPattern => String, "a host", "write a host without port, `shop.example`, or all hosts below a domain, `*.shop.example`", host_pattern, String::clone);
@@ -218,6 +228,52 @@ fn probability(text: &str) -> Result<f64, &'static str> {
     }
 }
 
+fn rate(text: &str) -> Result<f64, &'static str> {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let (whole, part) = text.split_once('.').map_or((text, None), |(whole, part)| (whole, Some(part)));
+    match text.parse::<f64>() {
+        Ok(number) if digits(whole) && part.is_none_or(digits) => match number {
+            _ if number <= 0.0 => Err("is nothing"),
+            _ if number > MAX_RATE => Err("is too much"),
+            _ => Ok(number),
+        },
+        Ok(_) | Err(_) => Err("is no decimal"),
+    }
+}
+
+fn statuses(text: &str) -> Result<StatusRange, &'static str> {
+    let status = |text: &str| match (text.len(), text.parse::<u16>()) {
+        (3, Ok(status)) if (100..=599).contains(&status) => Ok(status),
+        _ => Err("is no status of HTTP"),
+    };
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let range = StatusRange { first: status(first)?, last: status(last)? };
+    if range.first > range.last { Err("ends before it begins") } else { Ok(range) }
+}
+
+fn show_statuses(range: &StatusRange) -> String {
+    match range {
+        StatusRange { first, last } if first == last => first.to_string(),
+        StatusRange { first, last } => format!("{first}-{last}"),
+    }
+}
+
+/// Two labels of DNS (RFC 1123).
+fn service_name(text: &str) -> Result<String, &'static str> {
+    let is_label = |label: &str| {
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        !label.is_empty()
+            && label.len() <= 63
+            && label.bytes().all(plain)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    match text.split_once('.') {
+        Some((service, namespace)) if is_label(service) && is_label(namespace) => Ok(text.into()),
+        Some(_) | None => Err("is no service with its namespace"),
+    }
+}
+
 fn name(text: &str) -> Result<String, &'static str> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     match text.as_bytes().first() {
@@ -252,6 +308,8 @@ fn log_filter(text: &str) -> Result<String, &'static str> {
 const OWN: [&str; 10] =
     ["client", "error", "http", "jaeger-debug-id", "network", "rpc", "server", "spanmesh", "url", "user_agent"];
 const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
+/// More than any proxy carries.
+const MAX_RATE: f64 = 1_000_000.0;
 /// 2^-56: a trace has 56 random bits.
 const SMALLEST_PROBABILITY: f64 = 1.0 / (1u64 << 56) as f64;
 /// A path is the longest of these texts; a request line that a proxy takes is not longer.
@@ -294,6 +352,28 @@ mod tests {
         }
         for text in ["", "0", "0.0", "-0.1", "+0.1", "1.1", ".5", "5.", "5%", "inf", "nan", "1e5", "1.5e-3", "1e-20"] {
             assert!(probability(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn rates_statuses_and_services_have_their_grammars() {
+        for (text, number) in [("5", 5.0), ("0.5", 0.5), ("1000000", 1e6)] {
+            assert_eq!(rate(text), Ok(number));
+            assert_eq!(rate(&number.to_string()), Ok(number));
+        }
+        for text in ["", "0", "-1", ".5", "5.", "1e3", "1000001", "inf"] {
+            assert!(rate(text).is_err(), "{text}");
+        }
+        for (text, first, last) in [("429", 429, 429), ("500-599", 500, 599)] {
+            assert_eq!(statuses(text), Ok(StatusRange { first, last }));
+            assert_eq!(show_statuses(&StatusRange { first, last }), text);
+        }
+        for text in ["", "5xx", "42", "600", "599-500", "+50", "500-", "-500"] {
+            assert!(statuses(text).is_err(), "{text}");
+        }
+        assert!(service_name("cart.shop").is_ok() && service_name("a-1.b2").is_ok());
+        for text in ["cart", "cart.shop.svc", "Cart.shop", ".shop", "cart.", "-a.b", "a-.b"] {
+            assert!(service_name(text).is_err(), "{text}");
         }
     }
 

@@ -6,7 +6,7 @@
 //! ```text
 //! section! {
 //!     /// What it is for.
-//!     pub struct Name: Default {              // `: Default`: every field's default, and nothing where there is none
+//!     pub struct Name: Default {              // `: Default`: every field's default, and nothing where there is none; `: Copy`
 //!         /// What the field means.
 //!         field: usize,                       // required; an `Option<…>` may be left out
 //!         field ("name"): String,             // when the file's name is not the field's in camelCase
@@ -166,7 +166,7 @@ where
 macro_rules! section {
     (
         $(#[doc = $about:literal])*
-        pub struct $Section:ident $(: $default_trait:ident)? {
+        pub struct $Section:ident $(: $($own_trait:ident)+)? {
             $(
                 $(#[doc = $doc:literal])+
                 $field:ident $(($name:literal))? : $plain:ty $(as $form:ty)? $([$low:tt ..= $high:tt])? $(= $default:expr $(=> $words:literal)?)?,
@@ -233,7 +233,7 @@ macro_rules! section {
             }
         }
 
-        section!(@default [$($default_trait)?] $Section { $( $field [$($default)?] )* });
+        section!(@own [$($($own_trait)+)?] $Section { $( $field [$($default)?] )* });
     };
 
     (@name $field:ident $name:literal) => { $name.to_owned() };
@@ -285,8 +285,12 @@ macro_rules! section {
     (@or_empty []) => { Default::default() };
     (@or_empty [$default:expr]) => { $default };
 
-    (@default [] $($any:tt)*) => {};
-    (@default [Default] $Section:ident { $( $field:ident [$($default:expr)?] )* }) => {
+    (@own [] $($any:tt)*) => {};
+    (@own [Copy $($more:ident)*] $Section:ident $fields:tt) => {
+        impl Copy for $Section {}
+        section!(@own [$($more)*] $Section $fields);
+    };
+    (@own [Default] $Section:ident { $( $field:ident [$($default:expr)?] )* }) => {
         impl Default for $Section {
             fn default() -> Self {
                 Self { $( $field: section!(@or_empty [$($default)?]) ),* }

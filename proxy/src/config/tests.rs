@@ -246,7 +246,7 @@ fn every_error_names_line_and_field_and_what_would_be_right() {
         ),
         (
             format!("{SMALL}policy: {{sampling: {{head: {{rules: [{{action: {{rateLimit: {{}}}}}}]}}}}}}\n"),
-            &[("3:46: policy.sampling.head.rules[0].action.rateLimit: ", "is not in this version; write `probability")],
+            &[("3:57: policy.sampling.head.rules[0].action.rateLimit.tracesPerSecond: ", "is missing; add a rate")],
         ),
         (
             format!("{SMALL}policy: {{sampling: {{head: {{rules: [{{action: {{probability: 0}}}}]}}}}}}\n"),

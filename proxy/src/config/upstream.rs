@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::grammar::{Address, Name, ServerName};
+use super::grammar::{Address, Name, ServerName, ServiceName};
 use super::model::{DAY, HOUR, MILLISECOND, MINUTE, SECOND, ZERO};
 use super::schema::{section, words};
 
@@ -12,6 +12,8 @@ section! {
     pub struct Upstream: Default {
         /// What routes, logs and metrics call it; no two upstreams have the same name.
         name: String as Name,
+        /// The service that it is, `cart.shop`, where its callers' policies name one. Left out: as the request's host tells it, `cart.shop` or `cart.shop.svc.cluster.local`.
+        service: Option<String> as Option<ServiceName>,
         /// Where it listens. A DNS name stands for all its addresses.
         addresses: Vec<Address>,
         /// What is spoken there. With `auto` TLS negotiates it; in clear text it is what the client speaks, but HTTP/1.1 for what came under TLS and is no gRPC.

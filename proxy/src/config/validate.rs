@@ -7,9 +7,10 @@ use std::net::SocketAddr;
 
 use super::problem::suggest;
 use super::reader::Reader;
+use super::sampling;
 use super::{
     AnswerTrace, Attribute, Config, Destination, Endpoint, HeaderField, Listener, ListenerProtocol, Mode, Propagation,
-    Retry, RetryOn, Route, RouteMatch, Sampling, Target, Upstream, UpstreamTls,
+    Retry, RetryOn, Route, RouteMatch, Target, Upstream, UpstreamTls,
 };
 
 pub fn validate(config: &Config, reader: &mut Reader) {
@@ -18,7 +19,7 @@ pub fn validate(config: &Config, reader: &mut Reader) {
     unique(reader, "upstreams", upstreams.iter().copied());
     reader.field("policy", |reader| {
         reader.field("propagation", |reader| propagation(reader, &config.policy.propagation));
-        reader.field("sampling", |reader| sampling(reader, &config.policy.sampling));
+        reader.field("sampling", |reader| sampling::check(reader, &config.policy.sampling));
         attributes(reader, &config.policy.attributes);
         unique(reader, "destinations", config.policy.destinations.iter().map(|destination| destination.name.as_str()));
         reader.each("destinations", &config.policy.destinations, |reader, _, destination| {
@@ -87,17 +88,6 @@ fn propagation(reader: &mut Reader, propagation: &Propagation) {
             reader.item(index, |reader| reader.wrong::<()>("is in `inject` too", "keep it in one of the two"))
         });
     }
-}
-
-/// A rule holds for every trace, so none behind the first is ever asked.
-fn sampling(reader: &mut Reader, sampling: &Sampling) {
-    reader.field("head", |reader| {
-        reader.each("rules", &sampling.head.rules, |reader, index, _| {
-            if index > 0 {
-                reader.wrong::<()>("is never asked: the first rule decides on every trace", "keep one rule");
-            }
-        });
-    });
 }
 
 fn unique<'a>(reader: &mut Reader, list: &str, names: impl Iterator<Item = &'a str>) {

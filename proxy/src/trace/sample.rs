@@ -34,7 +34,10 @@ impl Default for Policy {
 impl From<&Sampling> for Policy {
     fn from(written: &Sampling) -> Self {
         let head = match written.head.rules.first().map(|rule| rule.action) {
-            None | Some(SamplingAction::Always) => Head::Always,
+            // Rates are not followed yet.
+            None | Some(SamplingAction::Always | SamplingAction::RateLimit(_) | SamplingAction::Adaptive(_)) => {
+                Head::Always
+            }
             Some(SamplingAction::Never) => Head::Never,
             // What is no probability was refused where it was read.
             Some(SamplingAction::Probability(part)) => Threshold::of(part).map_or(Head::Never, Head::Probability),
