@@ -219,6 +219,31 @@ fn a_proxy_that_says_nonsense_is_bounded() {
 }
 
 #[test]
+fn a_report_of_much_more_than_is_planned_brings_the_next_plan_forward() {
+    for known in [true, false] {
+        let mut mesh = Exact::new(vec![rule(0, None, 100.0, 0.0)], Budgets::default(), vec![vec![100]], 1, 2);
+        (0..9).for_each(|_| mesh.window());
+        // The tick was at 40 s; the next is at 50 s.
+        assert_eq!((mesh.now.as_secs(), mesh.planner.wake().as_secs()), (45, 50));
+        let name = if known { "shop/0" } else { "shop/new" };
+        mesh.planner.set(vec![Rule { policy: name.into(), ..rule(0, None, 100.0, 0.0) }], Budgets::default());
+        mesh.planner.tick(mesh.now);
+        assert_eq!(mesh.planner.wake().as_secs(), 50);
+        let report =
+            |kept: u64| [Count { policy: name, rule: "rest", operation: "GET /0", seen: 10_000, kept, held: None }];
+        for (kept, wake) in [(400, 50), (600, 46)] {
+            let counts = report(kept);
+            let report = Report { window: WINDOW, counts: &counts, spans: 2 * kept, unruled: 0 };
+            mesh.planner.report(mesh.now, 0, &report);
+            assert_eq!(mesh.planner.wake().as_secs(), wake, "{known}");
+        }
+        assert!(mesh.planner.tick(Duration::from_secs(46)));
+        let said = mesh.planner.thresholds().expect("it has listened");
+        assert!(said.iter().all(|said| said.threshold >= threshold(0.06)), "{known}: {said:?}");
+    }
+}
+
+#[test]
 fn while_nobody_reports_nothing_changes() {
     let mut mesh = Exact::new(vec![rule(0, None, 100.0, 0.0)], Budgets::default(), vec![vec![50_000, 100]], 3, 2);
     (0..40).for_each(|_| mesh.window());

@@ -82,7 +82,7 @@ fn caps_that_know_only_of_the_whole_budget_do_not_hold_a_step_over_ten_proxies()
         mesh.run(60);
         longest_above(mesh.since(start), 2.0 * BUDGET)
     });
-    assert!(above[0] > Duration::from_secs(2) && above[1] <= Duration::from_secs(1), "{above:?}");
+    assert!(above[0] > Duration::from_secs(1) && above[1] <= Duration::from_secs(1), "{above:?}");
 }
 
 #[test]
