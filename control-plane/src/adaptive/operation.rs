@@ -152,7 +152,8 @@ mod tests {
 
     #[test]
     fn small_changes_are_left_alone_but_not_above_the_budget() {
-        for (target, over, right) in [(0.119, false, 0.1), (0.084, false, 0.1), (0.084, true, 0.084), (0.08, false, 0.08)]
+        for (target, over, right) in
+            [(0.119, false, 0.1), (0.084, false, 0.1), (0.084, true, 0.084), (0.08, false, 0.08)]
         {
             let mut operation = at(0.1);
             operation.step(Step { target, floor: 0.0, grow: true, over });

@@ -140,7 +140,8 @@ fn whatever_the_load_budgets_floors_and_shares_hold_once_it_has_settled() {
         // within which nothing moves.
         for place in 0..rules.len() {
             let plan = mesh.plan(place);
-            let most = plan.iter().map(|(_, spans)| *spans).fold(0.0, f64::max);
+            let above_floor = plan.iter().filter(|(part, _)| *part > least * 1.001);
+            let most = above_floor.map(|(_, spans)| *spans).fold(0.0, f64::max);
             for (part, spans) in plan {
                 assert!(part > 0.8 || spans * 1.2 * 1.2 * 1.01 >= most, "{seed}: {part} {spans} of {most}");
             }
@@ -215,6 +216,31 @@ fn a_proxy_that_says_nonsense_is_bounded() {
     assert!(said.iter().all(|said| said.threshold <= threshold(1e-5)), "nothing is below the floor");
     assert!(planner.limits().iter().all(|limit| limit.traces_per_second.is_finite()));
     assert!((1.0..=1000.0).contains(&planner.spans_per_trace()));
+}
+
+#[test]
+fn a_report_of_much_more_than_is_planned_brings_the_next_plan_forward() {
+    for known in [true, false] {
+        let mut mesh = Exact::new(vec![rule(0, None, 100.0, 0.0)], Budgets::default(), vec![vec![100]], 1, 2);
+        (0..9).for_each(|_| mesh.window());
+        // The tick was at 40 s; the next is at 50 s.
+        assert_eq!((mesh.now.as_secs(), mesh.planner.wake().as_secs()), (45, 50));
+        let name = if known { "shop/0" } else { "shop/new" };
+        mesh.planner.set(vec![Rule { policy: name.into(), ..rule(0, None, 100.0, 0.0) }], Budgets::default());
+        mesh.planner.tick(mesh.now);
+        assert_eq!(mesh.planner.wake().as_secs(), 50);
+        let report =
+            |kept: u64| [Count { policy: name, rule: "rest", operation: "GET /0", seen: 10_000, kept, held: None }];
+        for (kept, wake) in [(400, 50), (600, 46)] {
+            let counts = report(kept);
+            let report = Report { window: WINDOW, counts: &counts, spans: 2 * kept, unruled: 0 };
+            mesh.planner.report(mesh.now, 0, &report);
+            assert_eq!(mesh.planner.wake().as_secs(), wake, "{known}");
+        }
+        assert!(mesh.planner.tick(Duration::from_secs(46)));
+        let said = mesh.planner.thresholds().expect("it has listened");
+        assert!(said.iter().all(|said| said.threshold >= threshold(0.06)), "{known}: {said:?}");
+    }
 }
 
 #[test]

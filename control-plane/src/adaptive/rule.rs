@@ -109,7 +109,7 @@ impl Planned {
             let Some(operation) = operations.of(number) else { continue };
             let part = |rate: f64| if operation.rate() > rate { rate / operation.rate() } else { 1.0 };
             let target = part(level / plan.cost).max(least);
-            let floor = part(floor).min(target);
+            let floor = part(floor).min(target).max(least);
             operation.step(Step { target, floor, grow: plan.grow, over });
         }
     }
