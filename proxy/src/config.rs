@@ -5,6 +5,7 @@
 //! the same declarations. Reading collects everything that is wrong, and a second pass finds the lines.
 
 mod attributes;
+mod control_plane;
 mod exporter;
 mod forms;
 mod grammar;
@@ -14,6 +15,7 @@ mod model;
 mod otel;
 mod policy;
 mod problem;
+pub mod pushed;
 mod reader;
 mod reference;
 mod sampling;
@@ -38,6 +40,7 @@ use tree::{FieldPath, Tree};
 use variables::Origins;
 
 pub use attributes::{Attribute, GrpcCode, GrpcErrors, Pattern, Redaction};
+pub use control_plane::ControlPlane;
 pub use grammar::{Address, Endpoint, Network};
 pub use listener::{
     AnswerTrace, Certificate, Listener, ListenerProtocol, ListenerTls, Mode, Retry, RetryOn, Route, RouteMatch, Trust,
@@ -164,7 +167,7 @@ fn refuse_two_policies(reader: &mut Reader, tree: &Tree) {
         reader.needless_field(
             "controlPlane",
             "stands beside `policy`",
-            "keep one of the two, in this version `policy`",
+            "keep one of the two: the control plane pushes the policy",
         );
     }
 }

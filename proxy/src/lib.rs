@@ -13,6 +13,7 @@ pub mod config;
 mod connection;
 mod data_path;
 mod destination;
+pub mod discovery;
 mod drain;
 pub mod error;
 mod exchange;

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::control_plane::ControlPlane;
 use super::forms;
 use super::grammar::{LogFilter, Size};
 use super::listener::Listener;
@@ -46,6 +47,8 @@ section! {
         telemetry: Telemetry = Telemetry::default(),
         /// How traces are read, written and reported.
         policy: Policy = Policy::default(),
+        /// Who pushes the policy, in place of `policy`.
+        control_plane: Option<ControlPlane>,
     }
     beside {
         /// What was ignored while the configuration was read; worth a line in the log.
@@ -54,7 +57,6 @@ section! {
         resource: Vec<(String, String)>,
     }
     later {
-        "controlPlane": "leave it out: this version takes its policy from `policy` and its routes from `listeners`";
         "identity": "write `{}` or leave it out: this version has the certificates of `listeners[].tls` and `upstreams[].tls`" empty;
     }
 }

@@ -8,7 +8,8 @@ use super::policy::find_variables;
 use super::reader::Reader;
 use super::schema::Form;
 use super::tree::Tree;
-use super::{Adaptive, AccessLog, KeepOn, Logged, LogTarget, Match, Policy, RateLimit, Trust};
+use super::validate;
+use super::{Adaptive, KeepOn, Logged, Match, Policy, RateLimit, Trust};
 
 /// What is pushed besides rules for sampling.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,8 +38,13 @@ pub fn policy(message: &v1::Policy, environment: &[(String, String)]) -> Result<
     }
     fields.push(entry("attributes", Tree::List(attributes.iter().map(attribute).collect())));
     fields.push(entry("destinations", Tree::List(destinations.iter().map(destination).collect())));
-    fields.push(entry("templates", words(templates)));
+    if !templates.is_empty() {
+        fields.push(entry("templates", words(templates)));
+    }
     let mut policy = read::<Policy>(&Tree::Map(fields))?;
+    let mut reader = Reader::default();
+    validate::policy(&mut reader, &policy);
+    told(reader)?;
     for warning in find_variables(&mut policy, environment) {
         tracing::warn!("{warning}");
     }
@@ -219,18 +225,19 @@ fn receiver<const N: usize>(fields: [(&str, Tree); N], headers: &[v1::Header], t
 fn read<F: Form>(tree: &Tree) -> Result<F::Plain, String> {
     let mut reader = Reader::default();
     let plain = F::read(&mut reader, tree);
+    told(reader)?;
+    plain.ok_or_else(|| "cannot be read".into())
+}
+
+/// The first thing that is wrong.
+fn told(reader: Reader) -> Result<(), String> {
     let (findings, unsaid) = reader.finish();
-    match (plain, findings.first()) {
-        (Some(plain), None) => Ok(plain),
-        (_, Some(first)) => {
-            let more = findings.len() + unsaid - 1;
-            let rest = if more > 0 { format!(" (and {more} more)") } else { String::new() };
-            let place = first.path.to_string();
-            let colon = if place.is_empty() { "" } else { ": " };
-            Err(format!("{place}{colon}{}; {}{rest}", first.wrong, first.right))
-        }
-        (None, None) => Err("cannot be read".into()),
-    }
+    let Some(first) = findings.first() else { return Ok(()) };
+    let more = findings.len() + unsaid - 1;
+    let rest = if more > 0 { format!(" (and {more} more)") } else { String::new() };
+    let place = first.path.to_string();
+    let colon = if place.is_empty() { "" } else { ": " };
+    Err(format!("{place}{colon}{}; {}{rest}", first.wrong, first.right))
 }
 
 fn entry(name: &str, tree: Tree) -> (String, Tree) {

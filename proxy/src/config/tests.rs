@@ -231,13 +231,17 @@ fn every_error_names_line_and_field_and_what_would_be_right() {
         ),
         (format!("{SMALL}handover: {{socket: \"\"}}\n"), &[("3:20: handover.socket: ", "is empty; write the path")]),
         // What this version does not have.
-        (format!("{SMALL}controlPlane: {{}}\n"), &[("3:1: controlPlane: ", "is not in this version; leave it out")]),
         (
-            format!("{SMALL}policy: {{}}\ncontrolPlane: {{addresses: []}}\n"),
-            &[
-                ("4:1: controlPlane: ", "is not in this version"),
-                ("4:1: controlPlane: ", "stands beside `policy`; keep one of the two"),
-            ],
+            format!("{SMALL}controlPlane: {{}}\n"),
+            &[("3:15: controlPlane.addresses: ", "is missing; add a list")],
+        ),
+        (
+            format!("{SMALL}policy: {{}}\ncontrolPlane: {{addresses: [\"http://a:1\"]}}\n"),
+            &[("4:1: controlPlane: ", "stands beside `policy`; keep one of the two")],
+        ),
+        (
+            format!("{SMALL}controlPlane: {{addresses: []}}\n"),
+            &[("3:27: controlPlane.addresses: ", "is empty; write where the control plane is")],
         ),
         (format!("{SMALL}identity: {{x: 1}}\n"), &[("3:1: identity: ", "is not in this version; write `{}`")]),
         (

@@ -9,7 +9,7 @@ use super::problem::suggest;
 use super::reader::Reader;
 use super::sampling;
 use super::{
-    AnswerTrace, Attribute, Config, Destination, Endpoint, HeaderField, Listener, ListenerProtocol, Mode, Propagation,
+    AnswerTrace, Attribute, Config, Destination, Endpoint, HeaderField, Listener, ListenerProtocol, Mode, Policy, Propagation,
     Retry, RetryOn, Route, RouteMatch, Target, Upstream, UpstreamTls,
 };
 
@@ -17,18 +17,26 @@ pub fn validate(config: &Config, reader: &mut Reader) {
     let upstreams: Vec<&str> = config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
     unique(reader, "listeners", config.listeners.iter().map(|listener| listener.name.as_str()));
     unique(reader, "upstreams", upstreams.iter().copied());
-    reader.field("policy", |reader| {
-        reader.field("propagation", |reader| propagation(reader, &config.policy.propagation));
-        reader.field("sampling", |reader| sampling::check(reader, &config.policy.sampling));
-        attributes(reader, &config.policy.attributes);
-        unique(reader, "destinations", config.policy.destinations.iter().map(|destination| destination.name.as_str()));
-        reader.each("destinations", &config.policy.destinations, |reader, _, destination| {
-            check_destination(reader, destination);
+    reader.field("policy", |reader| policy(reader, &config.policy));
+    if config.control_plane.as_ref().is_some_and(|control_plane| control_plane.addresses.is_empty()) {
+        reader.field("controlPlane", |reader| {
+            reader.wrong_field("addresses", "is empty", "write where the control plane is, such as `[\"https://host:14010\"]`");
         });
-    });
+    }
     addresses(config, reader);
     reader.each("listeners", &config.listeners, |reader, _, listener| check_listener(reader, listener, &upstreams));
     reader.each("upstreams", &config.upstreams, |reader, _, upstream| check_upstream(reader, upstream));
+}
+
+/// Also of one that is pushed.
+pub fn policy(reader: &mut Reader, policy: &Policy) {
+    reader.field("propagation", |reader| propagation(reader, &policy.propagation));
+    reader.field("sampling", |reader| sampling::check(reader, &policy.sampling));
+    attributes(reader, &policy.attributes);
+    unique(reader, "destinations", policy.destinations.iter().map(|destination| destination.name.as_str()));
+    reader.each("destinations", &policy.destinations, |reader, _, destination| {
+        check_destination(reader, destination);
+    });
 }
 
 fn attributes(reader: &mut Reader, attributes: &[Attribute]) {

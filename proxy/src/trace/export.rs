@@ -3,7 +3,7 @@
 //! of its own brings to a receiver on the network. No destination waits for another.
 
 pub mod answer;
-mod dial;
+pub mod dial;
 mod filter;
 mod grpc;
 mod http;
@@ -13,7 +13,7 @@ mod lines;
 mod parcel;
 pub mod protobuf;
 mod queue;
-mod retry;
+pub mod retry;
 mod sender;
 pub mod settings;
 mod source;

@@ -186,6 +186,10 @@ families! {
         "Requests that make no spans because they are nobody's call: probes, scrapes and applications' own exports.";
     Counter POLICY_RELOADS "policy_reloads" None ["outcome"]
         "Changes of the configuration's file: those whose policy is in use now (replaced), and those with mistakes (refused).";
+    Gauge CONTROL_PLANE_CONNECTED "control_plane_connected" None []
+        "Whether the stream to the control plane stands and has brought a policy: 1 or 0.";
+    Counter POLICY_PUSHES "policy_pushes" None ["outcome"]
+        "Pushes of the control plane: all of it good (taken), or some of it refused while the rest is in force (refused).";
     Counter BAGGAGE_CUT "baggage_cut" None []
         "Requests whose baggage had more members or bytes than must be carried, so that some went.";
 
