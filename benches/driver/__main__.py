@@ -12,6 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import collectors
 import instructions
 import measure
 import report
@@ -54,6 +55,8 @@ def main():
     settings.bench, settings.proxy = binaries(settings, words)
     if words.instructions:
         return instructions.main(settings, start_origin, words)
+    if words.collector:
+        return collectors.main(settings, start_origin, words)
     products = chosen(settings, words)
     works = [work for work in WORKS if not words.only or any(word in work.name for word in words.only.split(","))]
     if not works:
@@ -204,6 +207,7 @@ def arguments():
     add("--json", help="file for all figures of all rounds")
     add("--smoke", action="store_true", help="short and small: shows that the harness works; its figures mean nothing")
     add("--instructions", action="store_true", help="count instructions with callgrind, compare with figures.toml")
+    add("--collector", action="store_true", help="what a collector that is dead or hangs costs, beside one that works")
     add("--bless", action="store_true", help="with --instructions: write figures.toml anew")
     return parser.parse_args()
 

@@ -92,13 +92,18 @@ pub fn hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
     (wrong & WRONG == 0).then_some(bytes)
 }
 
-/// In one piece and without branches: every log line and every span has ids.
 fn digits<const N: usize>(bytes: &[u8]) -> [u8; N] {
     let mut text = [b'0'; N];
+    hex_into(&mut text, bytes);
+    text
+}
+
+/// Lower-case hexadecimal, as much as there is room for. Without branches: every log line and every span has ids.
+#[inline]
+pub fn hex_into(text: &mut [u8], bytes: &[u8]) {
     for (pair, byte) in text.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
         *pair = [byte >> 4, byte & 0xF].map(|nibble| nibble + b'0' + u8::from(nibble > 9) * (b'a' - b'9' - 1));
     }
-    text
 }
 
 /// Without a branch for each, since every request has fifty of them: what is no digit has the bit `WRONG`.

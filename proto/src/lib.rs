@@ -5,7 +5,7 @@
 
 pub mod ids;
 
-pub use ids::{SpanId, TraceId};
+pub use ids::{SpanId, TraceId, hex_into};
 
 /// Version 1 of the protocols.
 pub mod v1 {

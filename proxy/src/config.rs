@@ -11,6 +11,7 @@ mod forms;
 mod grammar;
 mod listener;
 mod log_format;
+mod manners;
 mod model;
 mod otel;
 mod policy;
@@ -86,6 +87,7 @@ pub fn parse(
     let mut origins = variables::apply(&mut tree, Config::table, &environment, &mut problems);
     let (mut warnings, resource) = otel::fill(&mut tree, &environment, &mut origins);
     warnings.extend(exporter::fill(&mut tree, &environment, &mut origins));
+    warnings.extend(manners::fill(&mut tree, &environment, &mut origins));
 
     let mut reader = Reader::default();
     let config = Config::read(&mut reader, &tree);

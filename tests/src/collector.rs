@@ -80,6 +80,8 @@ pub enum Conduct {
     Cut(&'static [u8]),
     /// Takes the connection and does nothing.
     Deaf,
+    /// Reads a little, says the first, and then the second again and again with a pause between.
+    Endless(&'static [u8], &'static [u8], Duration),
 }
 
 impl Collector {
@@ -321,6 +323,19 @@ async fn door(listener: TcpListener, origin: SocketAddr, state: Rc<State>) {
                 Conduct::Deaf => {
                     let _held = stream;
                     std::future::pending::<()>().await;
+                }
+                Conduct::Endless(first, again, pause) => {
+                    let (mut from, mut to) = stream.into_split();
+                    let mut nowhere = tokio::io::sink();
+                    let reading = tokio::io::copy(&mut from, &mut nowhere);
+                    let saying = async {
+                        to.write_all(first).await?;
+                        loop {
+                            to.write_all(again).await?;
+                            tokio::time::sleep(pause).await;
+                        }
+                    };
+                    let _: std::io::Result<u64> = tokio::select! { done = reading => done, gone = saying => gone };
                 }
             }
         });

@@ -24,6 +24,7 @@ pub mod streams;
 pub mod strict;
 pub mod wire;
 
+use std::fmt::Debug;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
@@ -66,10 +67,25 @@ impl Protocol {
 }
 
 /// Runs a test's body once for each pair of protocols: the client's, the upstream's.
-pub fn each<F: Future<Output = ()>>(body: impl Fn(Protocol, Protocol) -> F) {
-    for (client, upstream) in Protocol::PAIRS {
-        eprintln!("{client:?} to {upstream:?}");
-        run(body(client, upstream));
+pub fn each<F: Future<Output = ()>>(body: impl Fn(Protocol, Protocol) -> F + Sync) {
+    beside(Protocol::PAIRS, |(client, upstream)| body(client, upstream));
+}
+
+/// Runs a body for each case, a few of them at once: mostly they wait. Each has a thread and a runtime of its own, so that
+/// one that blocks holds up no other.
+pub fn beside<T: Debug + Send, F: Future<Output = ()>>(
+    cases: impl IntoIterator<Item = T>,
+    body: impl Fn(T) -> F + Sync,
+) {
+    let mut cases = cases.into_iter().peekable();
+    while cases.peek().is_some() {
+        std::thread::scope(|scope| {
+            for case in cases.by_ref().take(BESIDE) {
+                // Who fails is called by its thread's name.
+                let thread = std::thread::Builder::new().name(format!("{case:?}"));
+                thread.spawn_scoped(scope, || run(body(case))).expect("a thread");
+            }
+        });
     }
 }
 
@@ -97,17 +113,23 @@ pub fn free_port() -> u16 {
     panic!("no port is free");
 }
 
-/// Waits until something holds; the bound is generous, the look frequent.
+/// Waits until something holds; the bound is generous, the look frequent, and more so at first.
 pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    for _ in 0..2000 {
+    for look in 0..2000 {
         if holds() {
             return;
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(if look < 20 { 1 } else { 10 })).await;
     }
     panic!("never came true: {what}");
 }
 
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+const BESIDE: usize = 4;
 const FIRST_PORT: u16 = 20_000;
 const PORTS: u16 = 11_000;
 pub const PATIENCE: Duration = Duration::from_secs(60);

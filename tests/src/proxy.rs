@@ -6,12 +6,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use serde_json::Value;
 use spanmesh_proxy::app::{self, Running};
 use spanmesh_proxy::config::{self, Config, Problem};
 
-use crate::{Dir, conventions, eventually};
+use crate::{Dir, Origin, conventions, eventually};
 
 pub struct Proxy {
     running: Option<Running>,
@@ -20,7 +21,7 @@ pub struct Proxy {
 
 impl Proxy {
     /// Starts with the given `listeners`, `upstreams` and whatever else, in YAML. The servers' addresses, an access log
-    /// and a span file are added, unless the text has those sections itself.
+    /// and a span file are added, unless the text has those sections itself, and listeners are declared as HTTP.
     pub fn start(yaml: &str) -> Self {
         Self::start_in(Dir::new(), yaml)
     }
@@ -78,17 +79,25 @@ impl Proxy {
         ))
     }
 
+    /// One listener `in` in front of one upstream of HTTP/1.1, with these `limits`.
+    pub fn limited(mode: &str, origin: &Origin, limits: &str) -> Self {
+        Self::start(&format!(
+            "listeners:\n- {{name: in, mode: {mode}, address: '127.0.0.1:0', upstream: app}}\n\
+             upstreams:\n- {{name: app, addresses: ['{}'], protocol: http1}}\nlimits: {{{limits}}}\n",
+            origin.address
+        ))
+    }
+
+    /// How often a limit was reached.
+    pub fn reached(&self, limit: &str) -> f64 {
+        self.metric("spanmesh_proxy_limits_reached_total", &[&format!("limit=\"{limit}\"")])
+    }
+
     /// Waits until nothing is in flight and no client is connected any more.
     pub async fn at_rest(&self) {
         let all = ["requests_in_flight", "connections_active", "upstream_requests_in_flight"];
         let now = || all.map(|name| self.metric(&format!("spanmesh_proxy_{name}"), &[]));
-        for _ in 0..2000 {
-            if now() == [0.0; 3] {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        panic!("never at rest: {all:?} are {:?}", now());
+        eventually(&format!("at rest, which {all:?} at 0 are"), || now() == [0.0; 3]).await;
     }
 
     pub fn running(&self) -> &Running {
@@ -175,8 +184,23 @@ pub(crate) fn complete(dir: &Path, yaml: &str) -> String {
             text.push_str(&usual);
         }
     }
-    text.push_str(&yaml.replace("DIR", &folder));
+    for line in yaml.replace("DIR", &folder).lines() {
+        text.push_str(&declared(line));
+        text.push('\n');
+    }
     text
+}
+
+/// A listener on one line carries HTTP unless it says otherwise, were it `protocol: detect`: on a machine that stalls for
+/// longer than detection waits, a test's request would be carried as bytes.
+fn declared(line: &str) -> String {
+    let otherwise = ["protocol:", "Ports:", "detectTimeout:", "transparent:", "tls:"];
+    match line.strip_prefix("- {name: ") {
+        Some(rest) if rest.contains("mode: ") && !otherwise.iter().any(|word| rest.contains(word)) => {
+            format!("- {{protocol: http, name: {rest}")
+        }
+        _ => line.to_owned(),
+    }
 }
 
 /// Every line of a file, as JSON.
@@ -199,6 +223,16 @@ pub fn spans(dir: impl AsRef<Path>) -> Vec<Span> {
         assert!(violations.is_empty(), "a span breaks the conventions: it {}\n{span:#?}", violations.join(", "));
     }
     spans
+}
+
+/// An attribute of a span; empty where there is none.
+pub fn text<'a>(span: &'a Span, key: &str) -> &'a str {
+    let attribute = span.attributes.iter().find(|attribute| attribute.key == key);
+    match attribute.and_then(|attribute| attribute.value.as_ref()?.value.as_ref()) {
+        Some(any_value::Value::StringValue(text)) => text,
+        None => "",
+        other => panic!("{key}: {other:?}"),
+    }
 }
 
 /// A metric's value in the text of `/metrics`, summed over all series whose labels contain all of `labels`.

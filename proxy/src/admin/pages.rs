@@ -222,7 +222,7 @@ pub fn fuzz_query(data: &[u8]) {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use std::sync::Arc;
 
     use http::Request;
@@ -234,7 +234,7 @@ mod tests {
     use crate::telemetry::log::LogControl;
     use crate::telemetry::metrics::Registry;
 
-    fn state() -> (AdminState, mpsc::Receiver<Command>) {
+    pub fn state() -> (AdminState, mpsc::Receiver<Command>) {
         let (commands, orders) = mpsc::channel(1);
         let state = AdminState {
             config_yaml: Arc::new(|| "version: 1\n".into()),

@@ -151,27 +151,12 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
-    use std::sync::Arc;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::sync::mpsc;
 
     use super::*;
-    use crate::admin::{Command, Health, serve_admin, serve_status};
-    use crate::telemetry::log::LogControl;
-    use crate::telemetry::metrics::Registry;
-
-    fn state() -> (AdminState, mpsc::Receiver<Command>) {
-        let (commands, orders) = mpsc::channel(1);
-        let state = AdminState {
-            config_yaml: Arc::new(|| "version: 1\n".into()),
-            log: LogControl::detached("info"),
-            registry: Registry::new(),
-            health: Health::new(),
-            commands,
-        };
-        (state, orders)
-    }
+    use crate::admin::pages::tests::state;
+    use crate::admin::{Command, serve_admin, serve_status};
 
     /// Never told to close.
     fn open() -> watch::Receiver<bool> {

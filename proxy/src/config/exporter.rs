@@ -13,10 +13,10 @@ use super::variables::{Origins, set};
 
 /// Adds the destination and returns the warnings.
 pub fn fill(tree: &mut Tree, environment: &[(String, String)], origins: &mut Origins) -> Vec<String> {
-    if !is_open(tree) {
+    if !is_open(tree, "destinations") {
         return Vec::new();
     }
-    let mut found = Variables { environment, warnings: Vec::new() };
+    let mut found = Variables::new(environment);
     if let Some((name, destination)) = destination(&mut found) {
         let path = FieldPath(vec![Step::Field("policy".into()), Step::Field("destinations".into())]);
         if set(tree, &path.0, Tree::List(vec![destination])).is_ok() {
@@ -26,25 +26,29 @@ pub fn fill(tree: &mut Tree, environment: &[(String, String)], origins: &mut Ori
     found.warnings
 }
 
-/// The file says nothing of destinations, and has no control plane that would.
-fn is_open(tree: &Tree) -> bool {
+/// The file says nothing of this part of the policy, and has no control plane that would.
+pub(super) fn is_open(tree: &Tree, part: &str) -> bool {
     let Tree::Map(entries) = tree else { return false };
     match (entry(entries, "policy"), entry(entries, "controlPlane")) {
         (_, Some(_)) => false,
         (None, None) => true,
-        (Some(Tree::Map(policy)), None) => entry(policy, "destinations").is_none(),
+        (Some(Tree::Map(policy)), None) => entry(policy, part).is_none(),
         (Some(_), None) => false,
     }
 }
 
-struct Variables<'a> {
+pub(super) struct Variables<'a> {
     environment: &'a [(String, String)],
-    warnings: Vec<String>,
+    pub warnings: Vec<String>,
 }
 
 impl<'a> Variables<'a> {
+    pub fn new(environment: &'a [(String, String)]) -> Self {
+        Self { environment, warnings: Vec::new() }
+    }
+
     /// An empty value counts as unset.
-    fn value(&self, name: &str) -> Option<(&'a str, &'a str)> {
+    pub fn value(&self, name: &str) -> Option<(&'a str, &'a str)> {
         let found = self.environment.iter().find(|(known, value)| known == name && !value.trim().is_empty());
         found.map(|(name, value)| (name.as_str(), value.trim()))
     }
@@ -55,7 +59,7 @@ impl<'a> Variables<'a> {
             .or_else(|| self.value(&format!("OTEL_EXPORTER_OTLP_{what}")))
     }
 
-    fn ignore(&mut self, name: &str, right: &str) {
+    pub fn ignore(&mut self, name: &str, right: &str) {
         self.warnings.push(format!("{name}: its value is not used; write {right}"));
     }
 
@@ -129,22 +133,35 @@ fn destination(found: &mut Variables) -> Option<(String, Tree)> {
         to.push(("headers".into(), headers));
     }
     if read.secure {
-        let files = [("rootFile", "CERTIFICATE"), ("cert", "CLIENT_CERTIFICATE"), ("key", "CLIENT_KEY")];
-        let files = files
-            .iter()
-            .filter_map(|(field, what)| found.otlp(what).map(|(_, path)| ((*field).to_owned(), Tree::text(path))));
-        to.push(("tls".into(), Tree::Map(files.collect())));
+        let mut files = Vec::new();
+        if let Some((_, path)) = found.otlp("CERTIFICATE") {
+            files.push(("rootFile".to_owned(), Tree::text(path)));
+        }
+        match (found.otlp("CLIENT_CERTIFICATE"), found.otlp("CLIENT_KEY")) {
+            (Some((_, cert)), Some((_, key))) => {
+                files.extend([("cert".to_owned(), Tree::text(cert)), ("key".to_owned(), Tree::text(key))]);
+            }
+            (Some((name, _)), None) => found.ignore(name, "the key of this certificate into the variable for it too"),
+            (None, Some((name, _))) => found.ignore(name, "the certificate of this key into the variable for it too"),
+            (None, None) => {}
+        }
+        to.push(("tls".into(), Tree::Map(files)));
     }
     let mut delivery = Vec::new();
     let timeout = found.number(found.otlp("TIMEOUT"), 1..=3_600_000);
     let age = found.number(found.value("OTEL_BSP_SCHEDULE_DELAY"), 1..=60_000);
-    for (field, milliseconds) in [("timeout", timeout), ("age", age)] {
+    let give_up = found.number(found.value("OTEL_BSP_EXPORT_TIMEOUT"), 1..=86_400_000);
+    for (field, milliseconds) in [("timeout", timeout), ("age", age), ("giveUp", give_up)] {
         if let Some(milliseconds) = milliseconds {
             delivery.push((field.to_owned(), Tree::Text(format!("{milliseconds}ms"))));
         }
     }
     if let Some(spans) = found.number(found.value("OTEL_BSP_MAX_EXPORT_BATCH_SIZE"), 1..=65_536) {
         delivery.push(("spans".into(), Tree::Number(spans.into())));
+    }
+    // Their queue counts spans, ours what they take of the memory.
+    if let Some(spans) = found.number(found.value("OTEL_BSP_MAX_QUEUE_SIZE"), 2..=(1 << 30) / SPAN) {
+        delivery.push(("queue".into(), Tree::Number((spans * SPAN).into())));
     }
     Some((name, named((if is_grpc { "otlpGrpc" } else { "otlpHttp" }, Tree::Map(to)), delivery)))
 }
@@ -177,15 +194,17 @@ fn headers(found: &mut Variables) -> Option<Tree> {
     Some(Tree::List(fields))
 }
 
+/// Bytes of a usual span, and some to spare.
+const SPAN: u64 = 512;
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 const TRACES_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::{Compression, Config, Destination, OtlpEncoding, Target, parse};
     use super::*;
 
-    fn read(text: &str, variables: &[(&str, &str)]) -> Config {
+    pub fn read(text: &str, variables: &[(&str, &str)]) -> Config {
         let text = format!("version: 1\nrole: standalone\n{text}");
         let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         parse(&text, "test.yaml", variables).unwrap()
@@ -209,6 +228,8 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "2000"),
             ("OTEL_BSP_SCHEDULE_DELAY", "100"),
             ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "64"),
+            ("OTEL_BSP_MAX_QUEUE_SIZE", "2048"),
+            ("OTEL_BSP_EXPORT_TIMEOUT", "30000"),
         ];
         let destination = only(read("", &general));
         let Target::OtlpHttp(to) = destination.to else { panic!("not HTTP") };
@@ -218,6 +239,7 @@ mod tests {
         assert_eq!(to.tls.unwrap().root_file.unwrap().to_str(), Some("ca.crt"));
         assert_eq!((destination.delivery.timeout.as_millis(), destination.delivery.age.as_millis()), (2000, 100));
         assert_eq!(destination.delivery.spans, 64);
+        assert_eq!((destination.delivery.queue, destination.delivery.give_up.as_secs()), (1 << 20, 30));
 
         let traces = only(read("", &[(ENDPOINT, "http://a"), (TRACES_ENDPOINT, "http://b:1/in")]));
         let Target::OtlpHttp(to) = traces.to else { panic!("not HTTP") };
@@ -259,6 +281,24 @@ mod tests {
     }
 
     #[test]
+    fn a_client_has_a_certificate_with_its_key_or_none() {
+        let of = |more: &[(&str, &str)]| read("", &[&[(ENDPOINT, "https://a")], more].concat());
+        let cert = ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE", "a.crt");
+        let key = ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "a.key");
+        let Target::OtlpHttp(to) = only(of(&[cert, key])).to else { panic!("not HTTP") };
+        let tls = to.tls.unwrap();
+        assert!(tls.cert.is_some() && tls.key.is_some());
+        for half in [cert, key] {
+            let config = of(&[half]);
+            assert_eq!(config.warnings.len(), 1);
+            assert!(config.warnings[0].starts_with(half.0));
+            let Target::OtlpHttp(to) = &config.policy.destinations[0].to else { panic!("not HTTP") };
+            let tls = to.tls.as_ref().unwrap();
+            assert!(tls.cert.is_none() && tls.key.is_none());
+        }
+    }
+
+    #[test]
     fn what_is_invalid_is_warned_about_and_ignored() {
         for (name, value, destinations) in [
             ("OTEL_TRACES_EXPORTER", "jaeger", 0),
@@ -270,6 +310,8 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_HEADERS", "x", 1),
             ("OTEL_BSP_SCHEDULE_DELAY", "-1", 1),
             ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "0", 1),
+            ("OTEL_BSP_MAX_QUEUE_SIZE", "1", 1),
+            ("OTEL_BSP_EXPORT_TIMEOUT", "-1", 1),
         ] {
             let config = read("", &[(ENDPOINT, "http://a"), (name, value)]);
             assert_eq!((config.warnings.len(), config.policy.destinations.len()), (1, destinations), "{name}={value}");

@@ -160,13 +160,17 @@ impl Exporter {
                 let outlets = remotes.map(|remote| Outlet::open(remote, &resource, &registry, &told, &mut senders));
                 let mut work =
                     Work { files, outlets: outlets.collect(), resource, manner, in_flight, ended: late, room: 0 };
-                work.run(queue, End(told)).await;
+                let end = End(told);
+                work.run(queue, end.clone()).await;
                 work.close();
                 while senders.join_next().await.is_some() {}
+                // All of them at once, as it were: what one waits for, the others use.
+                let until = end.disks().unwrap_or_else(|| Instant::now() + FINISH);
+                work.files.iter().for_each(|file| file.close(until));
                 for spill in work.outlets.iter().filter_map(|outlet| outlet.spill.as_ref()) {
-                    spill.close().await;
+                    spill.close(until.max(Instant::now() + LAST)).await;
                 }
-                work.files.iter().for_each(Lines::close);
+                work.outlets.iter().for_each(Outlet::say);
             });
             // A name look-up may still hang in its thread; nobody waits for it.
             runtime.shutdown_background();
@@ -264,6 +268,7 @@ impl Work {
 
 /// The near end of a destination on the network: gathers spans until there are enough, or they have waited long enough.
 struct Outlet {
+    name: String,
     envelope: Arc<Envelope>,
     open: Parcel,
     since: Option<Instant>,
@@ -296,9 +301,11 @@ impl Outlet {
         #[cfg(feature = "fuzzing")]
         let mutant = Mutant::named(&remote.name);
         let source = Source::new(queue.clone(), spill.clone());
+        let name = remote.name.clone();
         let sender = remote.sender(envelope.clone(), source, ledger.clone(), End(end.clone()));
         senders.spawn_local(sender.run());
         Self {
+            name,
             envelope,
             open: Parcel::default(),
             since: None,
@@ -309,6 +316,17 @@ impl Outlet {
             ledger,
             #[cfg(feature = "fuzzing")]
             mutant,
+        }
+    }
+
+    /// The last word: the counters are not asked any more.
+    fn say(&self) {
+        let spans = self.ledger.lost(Reason::Ended);
+        if spans > 0 {
+            tracing::warn!(
+                destination = self.name,
+                "the proxy ends, and {spans} spans that were not taken in time are dropped"
+            );
         }
     }
 
@@ -391,7 +409,9 @@ const ALL: &str = "*";
 const QUEUE: usize = 64;
 /// Spans of one line: few enough that it is still at hand, in the cache, when it is written.
 const LINE_SPANS: usize = 32;
-/// For the files and streams, beyond the deadline.
+/// For disks, files and streams, beyond the deadline.
 const FINISH: Duration = Duration::from_secs(10);
+/// For a disk whose time files have used up, to say that it is done.
+const LAST: Duration = Duration::from_millis(200);
 /// Names that are looked up at once; each destination looks up one.
 const LOOK_UPS: usize = 4;

@@ -7,6 +7,7 @@ pub mod patterns;
 use std::borrow::Cow;
 
 use aws_lc_rs::hmac;
+use spanmesh_proto::hex_into;
 
 use self::patterns::{Found, Patterns};
 use crate::config::Redaction;
@@ -97,11 +98,9 @@ impl Redactor {
     /// In place of a secret: a word that says nothing, or one that says only whether two are the same.
     pub fn hidden(&self, secret: &[u8]) -> Vec<u8> {
         let Some(key) = &self.key else { return REDACTED.to_vec() };
-        let mut out = b"hmac-".to_vec();
-        for byte in hmac::sign(key, secret).as_ref().iter().take(HASHED) {
-            out.extend_from_slice(format!("{byte:02x}").as_bytes());
-        }
-        out
+        let mut digits = [0; 2 * HASHED];
+        hex_into(&mut digits, hmac::sign(key, secret).as_ref());
+        [&b"hmac-"[..], &digits].concat()
     }
 }
 

@@ -149,7 +149,12 @@ fn status_shows_life_readiness_and_metrics_and_nothing_else() {
 #[test]
 fn metrics_are_openmetrics_to_the_letter() {
     run(async {
-        let (_origin, proxy) = running().await;
+        let origin = Origin::hello(Protocol::Http1).await;
+        let proxy = Proxy::start(&format!(
+            "listeners:\n- {{name: in, mode: inbound, address: '127.0.0.1:0', protocol: detect, upstream: app}}\n\
+             upstreams:\n- {{name: app, addresses: ['{}'], protocol: http1}}\n",
+            origin.address
+        ));
         for protocol in [Protocol::Http1, Protocol::Http2] {
             let mut client = Client::connect(protocol, proxy.address("in")).await;
             client.get("/").await;

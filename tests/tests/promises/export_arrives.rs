@@ -4,7 +4,7 @@ use http::Request;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use spanmesh_tests::certificates::Authority;
 use spanmesh_tests::origin::empty;
-use spanmesh_tests::{Client, Collector, Dir, Origin, Protocol, Proxy, eventually, run};
+use spanmesh_tests::{Client, Collector, Dir, Origin, Protocol, Proxy, beside, eventually, run};
 
 /// A gateway in front of `origin` whose spans go to a file and to the collector.
 fn proxy(origin: &Origin, target: &str, delivery: &str) -> Proxy {
@@ -49,38 +49,37 @@ fn sorted(mut spans: Vec<Span>) -> Vec<Span> {
 
 #[test]
 fn what_arrives_is_what_the_file_says() {
-    for (protocol, fields) in [
+    let ways = [
         (Protocol::Http1, ""),
         (Protocol::Http1, "compression: gzip"),
         (Protocol::Http1, "encoding: json"),
         (Protocol::Http1, "encoding: json, compression: gzip"),
         (Protocol::Http2, ""),
         (Protocol::Http2, "compression: gzip"),
-    ] {
-        run(async move {
-            let (origin, collector) = (Origin::hello(Protocol::Http1).await, Collector::start(protocol).await);
-            let proxy = proxy(&origin, &collector.target(protocol, fields), "");
-            ask(&proxy, 20).await;
-            arrived(&proxy, 40).await;
-            let file = proxy.spanned(40).await;
-            assert_eq!(sorted(collector.spans()), sorted(file), "{protocol:?} {fields}");
-            assert_eq!(collector.state.connections.get(), 1, "{fields}");
-            let requests = collector.state.requests.borrow();
-            for received in requests.iter() {
-                let path = match protocol {
-                    Protocol::Http1 => "/v1/traces",
-                    Protocol::Http2 => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
-                };
-                assert_eq!(received.path, path);
-                let resource = received.request.resource_spans[0].resource.as_ref().expect("a resource");
-                assert!(resource.attributes.iter().any(|attribute| attribute.key == "service.namespace"));
-                assert_eq!(
-                    received.headers["user-agent"].to_str().expect("text").split('/').next(),
-                    Some("spanmesh-proxy")
-                );
-            }
-        });
-    }
+    ];
+    beside(ways, |(protocol, fields)| async move {
+        let (origin, collector) = (Origin::hello(Protocol::Http1).await, Collector::start(protocol).await);
+        let proxy = proxy(&origin, &collector.target(protocol, fields), "");
+        ask(&proxy, 20).await;
+        arrived(&proxy, 40).await;
+        let file = proxy.spanned(40).await;
+        assert_eq!(sorted(collector.spans()), sorted(file), "{protocol:?} {fields}");
+        assert_eq!(collector.state.connections.get(), 1, "{fields}");
+        let requests = collector.state.requests.borrow();
+        for received in requests.iter() {
+            let path = match protocol {
+                Protocol::Http1 => "/v1/traces",
+                Protocol::Http2 => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+            };
+            assert_eq!(received.path, path);
+            let resource = received.request.resource_spans[0].resource.as_ref().expect("a resource");
+            assert!(resource.attributes.iter().any(|attribute| attribute.key == "service.namespace"));
+            assert_eq!(
+                received.headers["user-agent"].to_str().expect("text").split('/').next(),
+                Some("spanmesh-proxy")
+            );
+        }
+    });
 }
 
 #[test]

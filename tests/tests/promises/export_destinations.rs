@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use serde_json::Value as Json;
 use spanmesh_tests::origin::{empty, full};
-use spanmesh_tests::{Books, Client, Collector, Dir, Origin, Protocol, Proxy, eventually, run};
+use spanmesh_tests::{Books, Client, Collector, Dir, Origin, Protocol, Proxy, eventually, hex, run};
 
 fn proxy(origin: &Origin, rest: &str, destinations: &str) -> Proxy {
     Proxy::start(&format!(
@@ -136,10 +136,6 @@ fn zipkin_is_told_in_its_own_words() {
         let exported = || proxy.metric("spanmesh_proxy_spans_exported_total", &["zipkin"]);
         eventually("exported", || exported() == 2.0).await;
     });
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[test]

@@ -10,24 +10,27 @@ fn answer(status: u16) -> Act {
     Act::Answer(status, Vec::new(), b"as told")
 }
 
+static HUGE: [u8; 5 << 20] = [0; 5 << 20];
 const BOTH: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
 
 /// What the acts make of ten spans: requests in all, exported, rejected, dropped for this reason.
 fn becomes(protocol: Protocol, acts: Vec<Act>, requests: usize, exported: u64, rejected: u64, reason: &'static str) {
     run(async move {
-        let what = format!("{protocol:?} {acts:?}");
+        let told = acts.clone();
+        // Only when it is wanted: an answer may be long.
+        let what = || format!("{protocol:?} {told:?}").chars().take(400).collect::<String>();
         let collector = Collector::start(protocol).await;
         collector.will(acts);
         let mut books = Books::open(&collector.target(protocol, ""), "");
         books.make(10);
         books.settled().await;
-        assert_eq!((books.exported(), books.rejected()), (exported, rejected), "{what}");
-        assert_eq!(books.dropped(reason), 10 - exported - rejected, "{what}");
+        assert_eq!((books.exported(), books.rejected()), (exported, rejected), "{}", what());
+        assert_eq!(books.dropped(reason), 10 - exported - rejected, "{}", what());
         // One more, so that no request that should not be is still to come.
         books.make(1);
         books.close(Duration::from_secs(5)).await;
-        assert_eq!(collector.requests(), requests + 1, "{what}");
-        assert_eq!(books.exported(), collector.taken(), "{what}");
+        assert_eq!(collector.requests(), requests + 1, "{}", what());
+        assert_eq!(books.exported(), collector.taken(), "{}", what());
     });
 }
 
@@ -75,6 +78,91 @@ fn a_yes_that_is_none_does_not_count_as_one() {
     becomes(Protocol::Http1, vec![says("application/x-protobuf", b"\xff\xff\xff")], 1, 0, 0, "\"bad_answer\"");
     becomes(Protocol::Http1, vec![says("application/json", b"[1]")], 1, 0, 0, "\"bad_answer\"");
     becomes(Protocol::Http2, vec![Act::Message(b"\xff\xff\xff")], 1, 0, 0, "\"bad_answer\"");
+    // An error inside.
+    let status = b"\x08\x0d\x12\x03bad";
+    becomes(
+        Protocol::Http1,
+        vec![says("application/json", br#"{"code":13,"message":"bad"}"#)],
+        1,
+        0,
+        0,
+        "\"bad_answer\"",
+    );
+    becomes(Protocol::Http1, vec![says("application/x-protobuf", status)], 1, 0, 0, "\"bad_answer\"");
+    becomes(Protocol::Http2, vec![Act::Message(status)], 1, 0, 0, "\"bad_answer\"");
+    // More than an answer may have.
+    becomes(Protocol::Http1, vec![says("application/x-protobuf", &HUGE)], 1, 0, 0, "\"bad_answer\"");
+    becomes(Protocol::Http2, vec![Act::Message(&HUGE)], 1, 0, 0, "\"bad_answer\"");
+}
+
+#[test]
+fn what_only_looks_like_grpc_is_told_from_it() {
+    let says = |status, kind: &str, body| Act::Answer(status, vec![("content-type", kind.to_owned())], body);
+    for (act, requests, exported, reason) in [
+        (says(200, "text/html", b"<html>welcome</html>"), 1, 0, "\"bad_answer\""),
+        (says(200, "application/grpc", b""), 1, 0, "\"bad_answer\""),
+        // Longer than an answer may be, and compressed as nothing said: the receiver may have taken them all the same.
+        (says(200, "application/grpc", b"\0\x10\0\0\0"), 1, 0, "\"bad_answer\""),
+        (says(200, "application/grpc", b"\x01\0\0\0\x03abc"), 1, 0, "\"bad_answer\""),
+        (Act::Status(0, Vec::new()), 1, 0, "\"bad_answer\""),
+        (Act::Answer(302, vec![("location", "http://127.0.0.1:9/".into())], b""), 1, 0, "\"redirected\""),
+        (says(404, "text/plain", b"nobody here"), 1, 0, "\"refused\""),
+        (says(503, "text/plain", b"later"), 2, 10, "none"),
+    ] {
+        becomes(Protocol::Http2, vec![act], requests, exported, 0, reason);
+    }
+}
+
+#[test]
+fn an_answer_without_an_end_is_left_and_costs_no_more_than_its_time() {
+    const AT_ONCE: Duration = Duration::from_micros(1);
+    let slowly = Duration::from_millis(20);
+    let endless = |first, again, pause| Conduct::Endless(first, again, pause);
+    let http1 = [
+        endless(b"HTTP/1.1 200 OK\r\n", b"x-a: 0123456789abcdef0123456789abcdef\r\n", AT_ONCE),
+        endless(b"", b"HTTP/1.1 103 Early Hints\r\n\r\n", AT_ONCE),
+        endless(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n", b"\x0a", slowly),
+        endless(b"", b"H", slowly),
+    ];
+    // After SETTINGS: a block of fields that goes on and on, pings, an answer byte by byte.
+    let http2 = [
+        endless(b"\0\0\0\x04\0\0\0\0\0\0\0\x01\x01\0\0\0\0\x01\x88", b"\0\0\x05\x09\0\0\0\0\x01\0\x01a\x01b", AT_ONCE),
+        endless(b"\0\0\0\x04\0\0\0\0\0", b"\0\0\x08\x06\0\0\0\0\0whatever", AT_ONCE),
+        endless(b"\0\0\0\x04\0\0\0\0\0\0\0\x01\x01\x04\0\0\0\x01\x88", b"\0\0\x01\0\0\0\0\0\x01\0", slowly),
+    ];
+    for (protocol, conducts) in [(Protocol::Http1, http1.to_vec()), (Protocol::Http2, http2.to_vec())] {
+        for conduct in conducts {
+            run(async move {
+                let what = format!("{protocol:?} {conduct:?}");
+                let collector = Collector::start(protocol).await;
+                collector.meets([conduct]);
+                let mut books = Books::open(&collector.target(protocol, ""), "timeout: 500ms");
+                let begun = Instant::now();
+                books.make(10);
+                books.settled().await;
+                assert_eq!((books.exported(), collector.taken()), (10, 10), "{what}");
+                assert!(begun.elapsed() < Duration::from_secs(5), "{what}: {:?}", begun.elapsed());
+            });
+        }
+    }
+}
+
+#[test]
+fn a_receiver_that_says_at_once_each_time_is_not_asked_all_the_time() {
+    for (protocol, act) in [
+        (Protocol::Http1, Act::Answer(503, vec![("retry-after", "0".to_owned())], b"")),
+        (Protocol::Http2, Act::Status(14, retry_info(0))),
+    ] {
+        run(async move {
+            let collector = Collector::start(protocol).await;
+            collector.usually(act);
+            let mut books = Books::open(&collector.target(protocol, ""), "backoff: 50ms, giveUp: 500ms");
+            books.make(10);
+            books.settled().await;
+            assert_eq!(books.dropped("\"expired\""), 10);
+            assert!(collector.requests() <= 13, "{protocol:?}: {} requests in half a second", collector.requests());
+        });
+    }
 }
 
 #[test]

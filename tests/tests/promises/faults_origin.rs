@@ -9,7 +9,7 @@ use spanmesh_tests::client::whole;
 use spanmesh_tests::frames::{self, DATA, END_HEADERS, END_STREAM, HEADERS, OK, frame, goaway, literal, reset};
 use spanmesh_tests::origin::{channel, full};
 use spanmesh_tests::streams::read_http1;
-use spanmesh_tests::{Authority, Client, Dir, Protocol, Proxy, Wire, eventually, run};
+use spanmesh_tests::{Authority, Client, Dir, Protocol, Proxy, Wire, beside, eventually, run};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// What an origin does with its connection after its bytes.
@@ -97,8 +97,8 @@ async fn assert_seen(proxy: &Proxy, protocol: Protocol, method: &str, expected: 
 /// busy machine that may take a while.
 fn between(address: std::net::SocketAddr, upstream: Protocol, end: End, route: &str) -> Proxy {
     let fields = "idleTimeout: 300ms, http2IdleTimeout: 300ms";
-    let wait = if end == Stay { 1 } else { 10 };
-    Proxy::routed(&[address], upstream, fields, &format!("idleTimeout: {wait}s{route}"), "")
+    let wait = if end == Stay { "500ms" } else { "10s" };
+    Proxy::routed(&[address], upstream, fields, &format!("idleTimeout: {wait}{route}"), "")
 }
 
 async fn nothing_left(proxy: &Proxy) {
@@ -361,36 +361,35 @@ fn http2(stream: u32) -> Vec<(&'static str, Vec<u8>, End, Seen, &'static str)> {
 #[test]
 fn an_http2_origin_that_breaks_anywhere_is_told_apart_and_never_passed_off_as_whole() {
     for protocol in [Protocol::Http1, Protocol::Http2] {
-        for (number, (name, _, end, seen, flag)) in http2(1).into_iter().enumerate() {
-            run(async move {
-                let asked = Rc::new(Cell::new(0));
-                let count = asked.clone();
-                let address = Wire::serve(move |mut wire, _| {
-                    let count = count.clone();
-                    async move {
-                        frames::begin(&mut wire).await;
-                        // All of it: an end that meets a request on its way makes a whole answer one that breaks off.
-                        while let Some(stream) = frames::request(&mut wire).await {
-                            count.set(count.get() + 1);
-                            wire.write(&http2(stream).swap_remove(number).1).await;
-                            if end != Stay {
-                                return end.of(wire).await;
-                            }
+        beside(0..http2(1).len(), |number| async move {
+            let (name, _, end, seen, flag) = http2(1).swap_remove(number);
+            let asked = Rc::new(Cell::new(0));
+            let count = asked.clone();
+            let address = Wire::serve(move |mut wire, _| {
+                let count = count.clone();
+                async move {
+                    frames::begin(&mut wire).await;
+                    // All of it: an end that meets a request on its way makes a whole answer one that breaks off.
+                    while let Some(stream) = frames::request(&mut wire).await {
+                        count.set(count.get() + 1);
+                        wire.write(&http2(stream).swap_remove(number).1).await;
+                        if end != Stay {
+                            return end.of(wire).await;
                         }
                     }
-                })
-                .await;
-                let proxy = between(address, Protocol::Http2, end, "");
-                for (turn, method) in ["GET", "POST"].into_iter().enumerate() {
-                    let what = format!("{protocol:?} {method}: the origin {name}");
-                    assert_seen(&proxy, protocol, method, seen, end, &what).await;
-                    assert_flag(&proxy, turn + 1, flag, &what).await;
-                    // It may have acted on what it saw.
-                    assert_eq!(asked.get(), turn + 1, "{what}");
                 }
-                nothing_left(&proxy).await;
-            });
-        }
+            })
+            .await;
+            let proxy = between(address, Protocol::Http2, end, "");
+            for (turn, method) in ["GET", "POST"].into_iter().enumerate() {
+                let what = format!("{protocol:?} {method}: the origin {name}");
+                assert_seen(&proxy, protocol, method, seen, end, &what).await;
+                assert_flag(&proxy, turn + 1, flag, &what).await;
+                // It may have acted on what it saw.
+                assert_eq!(asked.get(), turn + 1, "{what}");
+            }
+            nothing_left(&proxy).await;
+        });
     }
 }
 

@@ -4,19 +4,9 @@
 use std::collections::HashSet;
 
 use http::Response;
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::trace::v1::Span;
 use spanmesh_tests::origin::empty;
+use spanmesh_tests::proxy::text;
 use spanmesh_tests::{Client, Origin, Protocol, Proxy, run};
-
-fn text<'a>(span: &'a Span, key: &str) -> &'a str {
-    let attribute = span.attributes.iter().find(|attribute| attribute.key == key);
-    match attribute.and_then(|attribute| attribute.value.as_ref()?.value.as_ref()) {
-        Some(Value::StringValue(text)) => text,
-        None => "",
-        other => panic!("{key}: {other:?}"),
-    }
-}
 
 /// Answers with the status that its path ends with.
 async fn service() -> Origin {

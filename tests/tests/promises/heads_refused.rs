@@ -26,18 +26,6 @@ fn block(fields: &[Field]) -> Vec<u8> {
     fields.iter().flat_map(|(name, value)| field(name, value)).collect()
 }
 
-async fn limited(origin: &Origin, limits: &str) -> Proxy {
-    Proxy::start(&format!(
-        "listeners:\n- {{name: in, mode: inbound, address: '127.0.0.1:0', upstream: app}}\n\
-         upstreams:\n- {{name: app, addresses: ['{}'], protocol: http1}}\nlimits: {{{limits}}}\n",
-        origin.address
-    ))
-}
-
-fn reached(proxy: &Proxy, limit: &str) -> f64 {
-    proxy.metric("spanmesh_proxy_limits_reached_total", &[&format!("limit=\"{limit}\"")])
-}
-
 /// How many lines there are of each flag, when no connection is left.
 async fn flags(proxy: &Proxy, lines: usize) -> BTreeMap<String, usize> {
     proxy.at_rest().await;
@@ -171,13 +159,13 @@ fn a_head_that_the_engine_finds_too_large_is_one_too_large() {
         // The engine has four times the room.
         for (size, status) in [(2000, true), (5000, true), (10_000, true)] {
             for ends in [0, END_STREAM] {
-                let proxy = limited(&origin, "headerBytes: 1Ki").await;
+                let proxy = Proxy::limited("inbound", &origin, "headerBytes: 1Ki");
                 let mut wire = Wire::connect(proxy.address("in")).await;
                 let large = [GET, &field("x", &"y".repeat(size))].concat();
                 let head = frame(HEADERS, END_HEADERS | ends, 3, &large);
                 wire.write([hello(), ask(1, true), head, ask(5, true)].concat()).await;
                 assert_eq!(end_of(&mut wire, 5).await.map(|frame| frame.kind), Some(DATA), "{size}");
-                eventually("it is counted", || reached(&proxy, "header_bytes") == 1.0).await;
+                eventually("it is counted", || proxy.reached("header_bytes") == 1.0).await;
                 let line = proxy.logged(3).await.into_iter().find(|line| line["flag"] != "ok").expect("its line");
                 assert_eq!((&line["flag"], line["status"] == 431), (&"too_large".into(), status), "{size}: {line}");
                 drop(wire);
@@ -193,7 +181,7 @@ fn heads_that_are_refused_among_heads_that_are_not_leave_as_many_lines() {
     run(async {
         let origin = Origin::hello(Protocol::Http1).await;
         for piece in [usize::MAX, 1, 7, 100] {
-            let proxy = limited(&origin, "headerBytes: 1Ki").await;
+            let proxy = Proxy::limited("inbound", &origin, "headerBytes: 1Ki");
             let mut wire = Wire::connect(proxy.address("in")).await;
             let large = [GET, &field("x", &"y".repeat(5000))].concat();
             let mut bytes = hello();
@@ -239,7 +227,7 @@ fn streams_that_end_otherwise_leave_no_line_too_many() {
             Response::new(full("hello"))
         })
         .await;
-        let proxy = limited(&origin, "streams: 100").await;
+        let proxy = Proxy::limited("inbound", &origin, "streams: 100");
         // A hundred at once.
         let mut wire = Wire::connect(proxy.address("in")).await;
         let heads: Vec<u8> = (0..100).flat_map(|number| ask(2 * number + 1, true)).collect();
@@ -269,7 +257,7 @@ fn streams_that_end_otherwise_leave_no_line_too_many() {
             (0..120).flat_map(|number| frame(HEADERS, ENDS, 2 * number + 1, &frames::get("/wait"))).collect();
         wire.write([hello(), heads].concat()).await;
         assert!(end_of(&mut wire, 239).await.is_some());
-        eventually("they are counted", || reached(&proxy, "streams") == 20.0).await;
+        eventually("they are counted", || proxy.reached("streams") == 20.0).await;
         drop(wire);
         proxy.at_rest().await;
         assert_eq!(proxy.logged(252).await.len(), 252);
@@ -305,7 +293,7 @@ fn an_origin_that_refuses_streams_hides_no_head_and_reaches_no_limit() {
         assert!(end_of(&mut wire, 3).await.is_some());
         let log = proxy.logged(2).await;
         assert_eq!((&log[0]["flag"], &log[1]["flag"]), (&"upstream_reset".into(), &"bad_request".into()));
-        assert_eq!(reached(&proxy, "streams"), 0.0);
+        assert_eq!(proxy.reached("streams"), 0.0);
     });
 }
 
@@ -360,7 +348,7 @@ fn a_client_that_asks_and_is_gone_leaves_one_line() {
 fn a_client_that_does_not_read_is_counted_as_well() {
     run(async {
         let origin = Origin::start(Protocol::Http1, |_| async { Response::new(full(vec![b'x'; 200_000])) }).await;
-        let proxy = limited(&origin, "streams: 100").await;
+        let proxy = Proxy::limited("inbound", &origin, "streams: 100");
         let mut wire = Wire::connect(proxy.address("in")).await;
         let window = [&[0, 4][..], &(1u32 << 30).to_be_bytes()].concat();
         let more = frame(frames::WINDOW_UPDATE, 0, 0, &(1u32 << 30).to_be_bytes());

@@ -10,18 +10,6 @@ use spanmesh_tests::frames::{self, DATA, END_HEADERS, END_STREAM, HEADERS, frame
 use spanmesh_tests::origin::channel;
 use spanmesh_tests::{Client, Origin, Protocol, Proxy, Scripted, Wire, eventually, run};
 
-fn reached(proxy: &Proxy, limit: &str) -> f64 {
-    proxy.metric("spanmesh_proxy_limits_reached_total", &[&format!("limit=\"{limit}\"")])
-}
-
-async fn limited(origin: &Origin, mode: &str, limits: &str) -> Proxy {
-    Proxy::start(&format!(
-        "listeners:\n- {{name: in, mode: {mode}, address: '127.0.0.1:0', protocol: http, upstream: app}}\n\
-         upstreams:\n- {{name: app, addresses: ['{}'], protocol: http1}}\nlimits: {{{limits}}}\n",
-        origin.address
-    ))
-}
-
 const FAST: &str = "bodyRate: 100, bodyTimeout: 1s";
 
 /// Sends `first` and then `slowly`, again and again, ten times a second. Whether the proxy ended it by itself.
@@ -49,9 +37,9 @@ async fn slow(mode: &str, first: &[u8], slowly: &[u8]) {
         std::future::pending()
     })
     .await;
-    let proxy = limited(&origin, mode, FAST).await;
+    let proxy = Proxy::limited(mode, &origin, FAST);
     assert!(is_ended(&proxy, first, slowly).await, "{mode}: {}", String::from_utf8_lossy(first));
-    assert_eq!(reached(&proxy, "body_rate"), 1.0);
+    assert_eq!(proxy.reached("body_rate"), 1.0);
     assert_eq!(proxy.logged(1).await[0]["flag"], "idle_timeout");
     proxy.at_rest().await;
 }
@@ -89,9 +77,9 @@ fn small_chunks_of_a_stranger_are_closed_and_those_of_a_neighbour_may_be_a_strea
     run(async {
         slow("gateway", CHUNKED.as_bytes(), b"1\r\nx\r\n").await;
         let origin = Origin::echo(Protocol::Http1).await;
-        let proxy = limited(&origin, "inbound", FAST).await;
+        let proxy = Proxy::limited("inbound", &origin, FAST);
         assert!(!is_ended(&proxy, CHUNKED.as_bytes(), b"1\r\nx\r\n").await);
-        assert_eq!(reached(&proxy, "body_rate"), 0.0);
+        assert_eq!(proxy.reached("body_rate"), 0.0);
     });
 }
 
@@ -101,12 +89,12 @@ fn a_frame_that_trickles_is_closed() {
         for mode in ["inbound", "gateway"] {
             let first = [hello(), frames::ask(1, false), vec![0, 4, 0, DATA, 0, 0, 0, 0, 1]].concat();
             let origin = Origin::start(Protocol::Http1, |_| std::future::pending()).await;
-            let proxy = limited(&origin, mode, FAST).await;
+            let proxy = Proxy::limited(mode, &origin, FAST);
             let mut neighbour = Client::connect(Protocol::Http2, proxy.address("in")).await;
             let mut wire = Wire::connect(proxy.address("in")).await;
             wire.write(&first).await;
             let since = Instant::now();
-            while reached(&proxy, "body_rate") == 0.0 {
+            while proxy.reached("body_rate") == 0.0 {
                 assert!(since.elapsed() < Duration::from_secs(20), "{mode}: never ended");
                 wire.write(b"x").await;
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -142,7 +130,7 @@ fn a_stream_of_grpc_or_one_that_is_answered_may_be_silent() {
             drop(feed);
             let whole = spanmesh_tests::client::whole(answer).await.expect("whole");
             assert_eq!(whole.body, "xxxx");
-            assert_eq!(reached(&proxy, "body_rate"), 0.0);
+            assert_eq!(proxy.reached("body_rate"), 0.0);
         });
     }
 }
@@ -165,7 +153,7 @@ fn a_body_that_waits_for_its_upstream_may_take_its_time() {
             let mut origin = Wire::accept(&listener).await;
             origin.head().await;
             tokio::time::sleep(Duration::from_secs(4)).await;
-            assert_eq!(reached(&proxy, "body_rate"), 0.0);
+            assert_eq!(proxy.reached("body_rate"), 0.0);
             origin.exactly(size).await;
             origin.write("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
             assert_eq!(asking.await.expect("join"), StatusCode::OK);
@@ -177,13 +165,13 @@ fn a_body_that_waits_for_its_upstream_may_take_its_time() {
 fn chunk_extensions_have_a_limit() {
     run(async {
         let origin = Origin::start(Protocol::Http1, |_| std::future::pending()).await;
-        let proxy = limited(&origin, "inbound", "").await;
+        let proxy = Proxy::limited("inbound", &origin, "");
         let mut wire = Wire::connect(proxy.address("in")).await;
         wire.write(format!("{CHUNKED}1;{}\r\nx\r\n0\r\n\r\n", "e".repeat(20_000))).await;
         let answer = String::from_utf8_lossy(&wire.rest().await).into_owned();
         assert!(answer.starts_with("HTTP/1.1 431") || answer.is_empty(), "{answer}");
         assert_eq!(proxy.logged(1).await[0]["flag"], "too_large");
-        eventually("counted", || reached(&proxy, "chunk_extensions") == 1.0).await;
+        eventually("counted", || proxy.reached("chunk_extensions") == 1.0).await;
         proxy.at_rest().await;
     });
 }
@@ -194,12 +182,12 @@ fn trailers_have_the_limits_of_a_head() {
     for trailers in [many, format!("x-large: {}\r\n", "y".repeat(70_000))] {
         run(async move {
             let origin = Origin::start(Protocol::Http1, |_| std::future::pending()).await;
-            let proxy = limited(&origin, "inbound", "").await;
+            let proxy = Proxy::limited("inbound", &origin, "");
             let mut wire = Wire::connect(proxy.address("in")).await;
             wire.write(format!("{CHUNKED}1\r\nx\r\n0\r\n{trailers}\r\n")).await;
             wire.rest().await;
             assert_eq!(proxy.logged(1).await[0]["flag"], "too_large");
-            eventually("counted", || reached(&proxy, "trailers") == 1.0).await;
+            eventually("counted", || proxy.reached("trailers") == 1.0).await;
             proxy.at_rest().await;
         });
     }
@@ -209,14 +197,14 @@ fn trailers_have_the_limits_of_a_head() {
 fn trailers_of_http2_have_the_limits_of_a_head() {
     run(async {
         let origin = Origin::start(Protocol::Http1, |_| std::future::pending()).await;
-        let proxy = limited(&origin, "inbound", "").await;
+        let proxy = Proxy::limited("inbound", &origin, "");
         let mut neighbour = Client::connect(Protocol::Http2, proxy.address("in")).await;
         let block: Vec<u8> = (0..120).flat_map(|number| frames::field(&format!("x-{number}"), "y")).collect();
         let trailers = frame(HEADERS, END_HEADERS | END_STREAM, 1, &block);
         let mut wire = Wire::connect(proxy.address("in")).await;
         wire.write([hello(), frames::ask(1, false), frame(DATA, 0, 1, b"x"), trailers].concat()).await;
         assert_eq!(proxy.logged(1).await[0]["flag"], "too_large");
-        assert_eq!(reached(&proxy, "trailers"), 1.0);
+        assert_eq!(proxy.reached("trailers"), 1.0);
         assert!(!neighbour.is_closed());
         let _ = &mut neighbour;
         drop((wire, neighbour));
@@ -244,7 +232,7 @@ fn bodies_kept_for_another_try_have_a_limit_together() {
                 let before = proxy.metric("spanmesh_proxy_retries_total", &[]);
                 assert_eq!(client.whole(request).await.status, StatusCode::SERVICE_UNAVAILABLE);
                 let tries = 1.0 + proxy.metric("spanmesh_proxy_retries_total", &[]) - before;
-                assert_eq!((tries, reached(&proxy, "buffered_bytes")), (f64::from(requests), limited), "{size}");
+                assert_eq!((tries, proxy.reached("buffered_bytes")), (f64::from(requests), limited), "{size}");
             }
             proxy.at_rest().await;
         });

@@ -11,18 +11,6 @@ use spanmesh_tests::frames::{ask, hello};
 use spanmesh_tests::origin::full;
 use spanmesh_tests::{Authority, Client, Dir, Origin, Protocol, Proxy, Wire, eventually, run};
 
-fn reached(proxy: &Proxy, limit: &str) -> f64 {
-    proxy.metric("spanmesh_proxy_limits_reached_total", &[&format!("limit=\"{limit}\"")])
-}
-
-async fn limited(origin: &Origin, mode: &str, limits: &str) -> Proxy {
-    Proxy::start(&format!(
-        "listeners:\n- {{name: in, mode: {mode}, address: '127.0.0.1:0', protocol: http, upstream: app}}\n\
-         upstreams:\n- {{name: app, addresses: ['{}'], protocol: http1}}\nlimits: {{{limits}}}\n",
-        origin.address
-    ))
-}
-
 async fn from(source: &str, to: SocketAddr) -> Wire {
     let socket = tokio::net::TcpSocket::new_v4().expect("socket");
     socket.bind(format!("{source}:0").parse().expect("address")).expect("bind");
@@ -40,7 +28,7 @@ fn one_client_does_not_get_all_connections() {
     {
         run(async move {
             let origin = Origin::hello(Protocol::Http1).await;
-            let proxy = limited(&origin, mode, limits).await;
+            let proxy = Proxy::limited(mode, &origin, limits);
             let address = proxy.address("in");
             let mut held = Vec::new();
             for _ in 0..3 {
@@ -51,7 +39,7 @@ fn one_client_does_not_get_all_connections() {
             for _ in 0..2 {
                 assert!(!is_served(&mut from("127.0.0.2", address).await).await, "{mode} {limits}");
             }
-            assert_eq!(reached(&proxy, "connections_per_client"), 2.0);
+            assert_eq!(proxy.reached("connections_per_client"), 2.0);
             assert_eq!(proxy.metric("spanmesh_proxy_connections_refused_total", &["reason=\"rate_limited\""]), 2.0);
             let log = proxy.logged(5).await;
             assert_eq!(log.iter().filter(|line| line["flag"] == "rate_limited").count(), 2);
@@ -70,7 +58,7 @@ fn one_client_does_not_get_all_connections() {
 fn a_sidecar_asks_nobody_for_an_address() {
     run(async {
         let origin = Origin::hello(Protocol::Http1).await;
-        let proxy = limited(&origin, "inbound", "connections: 12").await;
+        let proxy = Proxy::limited("inbound", &origin, "connections: 12");
         let mut held = Vec::new();
         for _ in 0..12 {
             let mut wire = from("127.0.0.2", proxy.address("in")).await;
@@ -84,11 +72,11 @@ fn a_sidecar_asks_nobody_for_an_address() {
 fn all_connections_together_have_a_limit() {
     run(async {
         let origin = Origin::hello(Protocol::Http1).await;
-        let proxy = limited(&origin, "inbound", "connections: 2").await;
+        let proxy = Proxy::limited("inbound", &origin, "connections: 2");
         let (mut one, mut two) = (Wire::connect(proxy.address("in")).await, Wire::connect(proxy.address("in")).await);
         assert!(is_served(&mut one).await && is_served(&mut two).await);
         assert!(!is_served(&mut Wire::connect(proxy.address("in")).await).await);
-        assert_eq!(reached(&proxy, "connections"), 1.0);
+        assert_eq!(proxy.reached("connections"), 1.0);
         assert_eq!(proxy.logged(3).await[2]["flag"], "overload");
         assert!(is_served(&mut one).await && is_served(&mut two).await);
     });
@@ -98,7 +86,7 @@ fn all_connections_together_have_a_limit() {
 fn requests_sent_far_ahead_are_refused() {
     run(async {
         let origin = Origin::hello(Protocol::Http1).await;
-        let proxy = limited(&origin, "inbound", "pipelined: 10").await;
+        let proxy = Proxy::limited("inbound", &origin, "pipelined: 10");
         let mut neighbour = Client::connect(Protocol::Http1, proxy.address("in")).await;
         let mut wire = Wire::connect(proxy.address("in")).await;
         wire.write("GET / HTTP/1.1\r\nhost: a\r\n\r\n".repeat(50)).await;
@@ -106,7 +94,7 @@ fn requests_sent_far_ahead_are_refused() {
         assert_eq!(answers.matches("HTTP/1.1 200").count(), 11, "{answers}");
         assert_eq!(answers.matches("HTTP/1.1 429").count(), 1, "{answers}");
         assert_eq!(origin.requests.get(), 11);
-        assert_eq!(reached(&proxy, "pipelined"), 1.0);
+        assert_eq!(proxy.reached("pipelined"), 1.0);
         assert_eq!(proxy.logged(12).await[11]["flag"], "rate_limited");
         assert_eq!(neighbour.get("/").await.status, StatusCode::OK);
     });
@@ -116,7 +104,7 @@ fn requests_sent_far_ahead_are_refused() {
 fn a_client_that_always_sends_one_ahead_is_served() {
     run(async {
         let origin = Origin::hello(Protocol::Http1).await;
-        let proxy = limited(&origin, "inbound", "pipelined: 2").await;
+        let proxy = Proxy::limited("inbound", &origin, "pipelined: 2");
         let mut wire = Wire::connect(proxy.address("in")).await;
         let request = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
         wire.write(request).await;
@@ -124,7 +112,7 @@ fn a_client_that_always_sends_one_ahead_is_served() {
             wire.write(request).await;
             wire.until("hello").await;
         }
-        assert_eq!(reached(&proxy, "pipelined"), 0.0);
+        assert_eq!(proxy.reached("pipelined"), 0.0);
     });
 }
 
@@ -138,7 +126,7 @@ fn streams_beyond_the_limit_are_refused_and_counted() {
             Response::new(full("hello"))
         })
         .await;
-        let proxy = limited(&origin, "inbound", "streams: 4").await;
+        let proxy = Proxy::limited("inbound", &origin, "streams: 4");
         let mut neighbour = Client::connect(Protocol::Http2, proxy.address("in")).await;
         let mut wire = Wire::connect(proxy.address("in")).await;
         let heads: Vec<u8> = (0..10).flat_map(|number| ask(2 * number + 1, false)).collect();
@@ -148,12 +136,27 @@ fn streams_beyond_the_limit_are_refused_and_counted() {
             let reset = [0, 0, 4, 3, 0, 0, 0, 0, stream, 0, 0, 0, 7];
             wire.until(std::str::from_utf8(&reset).expect("ASCII")).await;
         }
-        eventually("they are counted", || reached(&proxy, "streams") == 6.0).await;
+        eventually("they are counted", || proxy.reached("streams") == 6.0).await;
         assert_eq!(proxy.metric("spanmesh_proxy_requests_in_flight", &[]), 4.0);
         assert_eq!(neighbour.get("/").await.status, StatusCode::OK);
         drop((wire, neighbour));
         proxy.at_rest().await;
     });
+}
+
+/// A gateway that ends TLS.
+fn edge(authority: &Authority, origin: &Origin, limits: &str) -> Proxy {
+    let dir = Dir::new();
+    authority.leaf(&["a.example"]).write(&dir, "a");
+    Proxy::start_in(
+        dir,
+        &format!(
+            "listeners:\n- name: edge\n  mode: gateway\n  address: '127.0.0.1:0'\n  upstream: app\n  tls:\n    \
+             certificates:\n    - {{cert: DIR/a.crt, key: DIR/a.key}}\n\
+             upstreams:\n- {{name: app, addresses: ['{}']}}\nlimits: {{{limits}}}\n",
+            origin.address
+        ),
+    )
 }
 
 /// Two turns, and two clients that are slow in theirs: the third waits, and is served when one has lost its turn.
@@ -162,17 +165,7 @@ fn handshakes_wait_for_their_turn_and_are_counted() {
     run(async {
         let origin = Origin::hello(Protocol::Http1).await;
         let authority = Authority::new();
-        let dir = Dir::new();
-        authority.leaf(&["a.example"]).write(&dir, "a");
-        let proxy = Proxy::start_in(
-            dir,
-            &format!(
-                "listeners:\n- name: edge\n  mode: gateway\n  address: '127.0.0.1:0'\n  upstream: app\n  tls:\n    \
-                 certificates:\n    - {{cert: DIR/a.crt, key: DIR/a.key}}\n\
-                 upstreams:\n- {{name: app, addresses: ['{}']}}\nlimits: {{handshakes: 1, headerTimeout: 2s}}\n",
-                origin.address
-            ),
-        );
+        let proxy = edge(&authority, &origin, "handshakes: 1, headerTimeout: 2s");
         let address = proxy.address("edge");
         let hello = client_hello(&authority).await;
         let mut stuck = Vec::new();
@@ -185,9 +178,9 @@ fn handshakes_wait_for_their_turn_and_are_counted() {
         let stream = connect(&connector, "a.example", address).await.expect("a handshake");
         let mut client = Client::over(Protocol::Http1, stream, address).await;
         assert_eq!(client.get("/").await.status, StatusCode::OK);
-        assert!(reached(&proxy, "handshakes") >= 1.0);
+        assert!(proxy.reached("handshakes") >= 1.0);
         // Those that never go on are closed.
-        eventually("they are closed", || reached(&proxy, "handshake_time") == 8.0).await;
+        eventually("they are closed", || proxy.reached("handshake_time") == 8.0).await;
         eventually("they are logged", || proxy.log().iter().filter(|line| line["flag"] == "idle_timeout").count() == 8)
             .await;
         assert_eq!(client.get("/").await.status, StatusCode::OK);
@@ -200,17 +193,7 @@ fn a_handshake_that_trickles_is_closed() {
     run(async {
         let origin = Origin::hello(Protocol::Http1).await;
         let authority = Authority::new();
-        let dir = Dir::new();
-        authority.leaf(&["a.example"]).write(&dir, "a");
-        let proxy = Proxy::start_in(
-            dir,
-            &format!(
-                "listeners:\n- name: edge\n  mode: gateway\n  address: '127.0.0.1:0'\n  upstream: app\n  tls:\n    \
-                 certificates:\n    - {{cert: DIR/a.crt, key: DIR/a.key}}\n\
-                 upstreams:\n- {{name: app, addresses: ['{}']}}\nlimits: {{headerTimeout: 1s}}\n",
-                origin.address
-            ),
-        );
+        let proxy = edge(&authority, &origin, "headerTimeout: 1s");
         let hello = client_hello(&authority).await;
         let mut wire = Wire::connect(proxy.address("edge")).await;
         let mut closed = false;
@@ -223,7 +206,7 @@ fn a_handshake_that_trickles_is_closed() {
         }
         assert!(closed);
         // The socket is gone a moment before it is counted.
-        eventually("it is counted", || reached(&proxy, "handshake_time") == 1.0).await;
+        eventually("it is counted", || proxy.reached("handshake_time") == 1.0).await;
         assert_eq!(proxy.logged(1).await[0]["flag"], "idle_timeout");
     });
 }

@@ -8,24 +8,12 @@ use spanmesh_tests::frames::{self, hello};
 use spanmesh_tests::origin::empty;
 use spanmesh_tests::{Client, Origin, Protocol, Proxy, Wire, eventually, run};
 
-async fn limited(origin: &Origin, limits: &str) -> Proxy {
-    Proxy::start(&format!(
-        "listeners:\n- {{name: in, mode: inbound, address: '127.0.0.1:0', protocol: http, upstream: app}}\n\
-         upstreams:\n- {{name: app, addresses: ['{}'], protocol: http1}}\nlimits: {{{limits}}}\n",
-        origin.address
-    ))
-}
-
-fn reached(proxy: &Proxy, limit: &str) -> f64 {
-    proxy.metric("spanmesh_proxy_limits_reached_total", &[&format!("limit=\"{limit}\"")])
-}
-
 /// A request with these fields is refused as too large by this limit, beside a client that is served.
 fn too_large(limits: &'static str, limit: &'static str, fields: fn() -> Vec<(String, String)>) {
     for protocol in [Protocol::Http1, Protocol::Http2] {
         run(async move {
             let origin = Origin::hello(Protocol::Http1).await;
-            let proxy = limited(&origin, limits).await;
+            let proxy = Proxy::limited("inbound", &origin, limits);
             let mut neighbour = Client::connect(protocol, proxy.address("in")).await;
             assert_eq!(neighbour.get("/").await.status, StatusCode::OK);
             let mut client = Client::connect(protocol, proxy.address("in")).await;
@@ -36,7 +24,7 @@ fn too_large(limits: &'static str, limit: &'static str, fields: fn() -> Vec<(Str
             let answer = client.whole(request.body(empty()).expect("request")).await;
             assert_eq!(answer.status, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "{protocol:?}");
             assert_eq!(proxy.logged(2).await[1]["flag"], "too_large");
-            eventually("it is counted", || reached(&proxy, limit) == 1.0).await;
+            eventually("it is counted", || proxy.reached(limit) == 1.0).await;
             assert_eq!(neighbour.get("/").await.status, StatusCode::OK);
             assert_eq!(origin.requests.get(), 2);
         });
@@ -58,7 +46,7 @@ fn a_head_below_the_engines_smallest_buffer_is_refused_too() {
 fn a_target_of_too_many_bytes_is_logged_with_the_status_that_it_got() {
     run(async {
         let origin = Origin::hello(Protocol::Http1).await;
-        let proxy = limited(&origin, "headerBytes: 200Ki").await;
+        let proxy = Proxy::limited("inbound", &origin, "headerBytes: 200Ki");
         let mut wire = Wire::connect(proxy.address("in")).await;
         wire.write(format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", "y".repeat(65_000))).await;
         assert!(wire.head().await.starts_with("HTTP/1.1 200 "));
@@ -67,7 +55,7 @@ fn a_target_of_too_many_bytes_is_logged_with_the_status_that_it_got() {
         assert!(wire.head().await.starts_with("HTTP/1.1 414 "));
         let line = proxy.logged(2).await.remove(1);
         assert_eq!((&line["flag"], &line["status"]), (&"too_large".into(), &414.into()));
-        assert_eq!((reached(&proxy, "target_bytes"), reached(&proxy, "header_count")), (1.0, 0.0));
+        assert_eq!((proxy.reached("target_bytes"), proxy.reached("header_count")), (1.0, 0.0));
     });
 }
 
@@ -84,7 +72,7 @@ fn a_head_of_too_many_fields_is_refused() {
 fn many_cookies_of_http2_are_one_field() {
     run(async {
         let origin = Origin::hello(Protocol::Http1).await;
-        let proxy = limited(&origin, "").await;
+        let proxy = Proxy::limited("inbound", &origin, "");
         let mut client = Client::connect(Protocol::Http2, proxy.address("in")).await;
         let mut request = client.request("GET", "/");
         for number in 0..150 {
@@ -107,7 +95,7 @@ fn a_head_that_trickles_is_closed() {
     for (first, slowly) in heads {
         run(async move {
             let origin = Origin::hello(Protocol::Http1).await;
-            let proxy = limited(&origin, "headerTimeout: 500ms").await;
+            let proxy = Proxy::limited("inbound", &origin, "headerTimeout: 500ms");
             let mut neighbour = Client::connect(Protocol::Http2, proxy.address("in")).await;
             let mut wire = Wire::connect(proxy.address("in")).await;
             wire.write(&first).await;
@@ -127,7 +115,7 @@ fn a_head_that_trickles_is_closed() {
             assert!(closed, "never closed: {first:?}");
             // A preface that is not finished is nothing yet.
             if first.len() != 10 {
-                eventually("it is counted", || reached(&proxy, "header_time") == 1.0).await;
+                eventually("it is counted", || proxy.reached("header_time") == 1.0).await;
                 eventually("it is logged", || proxy.log().iter().any(|line| line["flag"] == "idle_timeout")).await;
             }
             assert_eq!(neighbour.get("/").await.status, StatusCode::OK);
@@ -141,14 +129,14 @@ fn an_idle_connection_outlives_the_time_of_a_head_and_ends_by_its_own() {
     for protocol in [Protocol::Http1, Protocol::Http2] {
         run(async move {
             let origin = Origin::hello(Protocol::Http1).await;
-            let proxy = limited(&origin, "headerTimeout: 300ms, idleTimeout: 2s").await;
+            let proxy = Proxy::limited("inbound", &origin, "headerTimeout: 300ms, idleTimeout: 2s");
             let mut client = Client::connect(protocol, proxy.address("in")).await;
             assert_eq!(client.get("/").await.status, StatusCode::OK);
             tokio::time::sleep(Duration::from_millis(1000)).await;
-            assert_eq!((reached(&proxy, "header_time"), reached(&proxy, "idle_time")), (0.0, 0.0));
+            assert_eq!((proxy.reached("header_time"), proxy.reached("idle_time")), (0.0, 0.0));
             assert_eq!(client.get("/").await.status, StatusCode::OK);
             eventually("it is closed", || client.is_closed()).await;
-            assert_eq!((reached(&proxy, "header_time"), reached(&proxy, "idle_time")), (0.0, 1.0));
+            assert_eq!((proxy.reached("header_time"), proxy.reached("idle_time")), (0.0, 1.0));
             proxy.at_rest().await;
             assert_eq!(proxy.log().len(), 2, "no request was lost, so none is logged");
         });

@@ -2,22 +2,12 @@
 //! taught, never by the path that was asked for.
 
 use http::{Response, StatusCode};
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::trace::v1::Span;
 use spanmesh_tests::origin::full;
+use spanmesh_tests::proxy::text;
 use spanmesh_tests::{Client, Origin, Protocol, Proxy, each, run};
 
 const SERVER: i32 = 2;
 const CLIENT: i32 = 3;
-
-fn text<'a>(span: &'a Span, key: &str) -> &'a str {
-    let attribute = span.attributes.iter().find(|attribute| attribute.key == key);
-    match attribute.and_then(|attribute| attribute.value.as_ref()?.value.as_ref()) {
-        Some(Value::StringValue(text)) => text,
-        None => "",
-        other => panic!("{key}: {other:?}"),
-    }
-}
 
 fn proxy(origin: &Origin, protocol: Protocol, mode: &str) -> Proxy {
     Proxy::start(&format!(

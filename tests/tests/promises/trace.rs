@@ -7,7 +7,7 @@ use http::{HeaderMap, Response, StatusCode};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use spanmesh_tests::origin::{empty, full};
-use spanmesh_tests::{Client, Origin, Protocol, Proxy, run};
+use spanmesh_tests::{Client, Origin, Protocol, Proxy, hex, run};
 
 /// An origin that keeps each request's headers, and refuses the first so many with 503.
 struct Hop {
@@ -74,10 +74,6 @@ async fn ask(client: &mut Client, headers: &[(&str, &str)]) {
 
 fn sampled() -> String {
     format!("00-{TRACE}-{PARENT}-01")
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn resend_count(span: &Span) -> Option<i64> {

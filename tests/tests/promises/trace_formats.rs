@@ -9,7 +9,7 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use spanmesh_tests::client::Whole;
 use spanmesh_tests::origin::{empty, full};
-use spanmesh_tests::{Client, Origin, Protocol, Proxy, eventually, run};
+use spanmesh_tests::{Client, Origin, Protocol, Proxy, eventually, hex, run};
 use tokio::sync::Notify;
 
 /// An origin that keeps each request's headers, and what stands between.
@@ -73,10 +73,6 @@ async fn ask(client: &mut Client, headers: &[(&str, &str)]) -> Whole {
 
 fn text(headers: &HeaderMap, name: &str) -> String {
     headers.get(name).map(|value| value.to_str().expect("text").to_owned()).unwrap_or_default()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn attribute(span: &Span, key: &str) -> Option<String> {

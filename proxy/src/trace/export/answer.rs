@@ -1,9 +1,12 @@
 //! Reads what a receiver answers: `ExportTraceServiceResponse` in protobuf or JSON, and `google.rpc.Status` beside an
-//! error. Few fields are of interest, so they are picked out of the bytes; what else there is must be well-formed.
+//! error. Few fields are of interest, so they are picked out of the bytes; what else there is must be well-formed, and is
+//! not kept: an answer of 4 MiB takes no more memory than that.
+
+mod said;
 
 use std::time::Duration;
 
-use serde_json::Value;
+use self::said::Said;
 
 /// A request was taken, all of it or a part.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,15 +16,22 @@ pub struct Taken {
     pub message: String,
 }
 
-/// `ExportTraceServiceResponse { partial_success = 1 { rejected_spans = 1, error_message = 2 } }`.
+/// `ExportTraceServiceResponse { partial_success = 1 { rejected_spans = 1, error_message = 2 } }`. Unknown fields are
+/// ignored, but not known ones of another type: a `google.rpc.Status` begins with a number.
 pub fn protobuf(body: &[u8]) -> Option<Taken> {
     let mut taken = Taken::default();
     for field in fields(body) {
-        let (1, Field::Bytes(partial)) = field? else { continue };
+        let partial = match field? {
+            (1, Field::Bytes(partial)) => partial,
+            (1, _) => return None,
+            _ => continue,
+        };
         for field in fields(partial) {
             match field? {
-                (1, Field::Number(rejected)) => taken.rejected = rejected.min(i64::MAX as u64),
+                // A negative number of spans is none.
+                (1, Field::Number(rejected)) if i64::try_from(rejected).is_ok() => taken.rejected = rejected,
                 (2, Field::Bytes(message)) => taken.message = shown(message),
+                (1 | 2, _) => return None,
                 _ => {}
             }
         }
@@ -29,20 +39,14 @@ pub fn protobuf(body: &[u8]) -> Option<Taken> {
     Some(taken)
 }
 
-/// Unknown fields are ignored. A 64-bit integer is a string of digits, and many write a number.
+/// Unknown fields are ignored, but for those that speak of an error.
 pub fn json(body: &[u8]) -> Option<Taken> {
-    let body: Value = serde_json::from_slice(body).ok()?;
-    let partial = match body.as_object()?.get("partialSuccess") {
-        None | Some(Value::Null) => return Some(Taken::default()),
-        Some(partial) => partial.as_object()?,
-    };
-    let rejected = match partial.get("rejectedSpans") {
-        None | Some(Value::Null) => 0,
-        Some(Value::String(digits)) => digits.parse().ok()?,
-        Some(number) => number.as_u64()?,
-    };
-    let message = partial.get("errorMessage").and_then(Value::as_str).unwrap_or_default();
-    Some(Taken { rejected, message: shown(message.as_bytes()) })
+    // A list would be read as the fields in their order.
+    let is_object = body.trim_ascii_start().starts_with(b"{");
+    let said: Said = serde_json::from_slice(body).ok().filter(|said: &Said| is_object && !said.is_error())?;
+    let partial = said.partial_success.unwrap_or_default();
+    let message = partial.error_message.unwrap_or_default();
+    Some(Taken { rejected: partial.rejected_spans.0, message: shown(message.as_bytes()) })
 }
 
 /// The delay in the `RetryInfo` of a `google.rpc.Status { code = 1, message = 2, details = 3 { type_url = 1, value = 2 } }`.
@@ -60,9 +64,10 @@ pub fn error_text(is_protobuf: bool, body: &[u8]) -> String {
             (2, Field::Bytes(message)) => Some(shown(message)),
             _ => None,
         }),
-        false => serde_json::from_slice::<Value>(body)
-            .ok()
-            .and_then(|body| body.get("message")?.as_str().map(|message| shown(message.as_bytes()))),
+        false => {
+            let said = serde_json::from_slice::<Said>(body).ok();
+            said.and_then(|said| said.message.0).map(|message| shown(message.as_bytes()))
+        }
     };
     message.unwrap_or_else(|| if is_protobuf { String::new() } else { shown(body) })
 }
@@ -189,6 +194,8 @@ mod tests {
         for text in [&b"<html>"[..], b"\x0a\x07\x08", b"\x0a", b"\x08\xff", b"\x03", b"\x00\x00"] {
             assert_eq!(protobuf(text), None, "{text:?}");
         }
+        assert_eq!(protobuf(b"\x08\x0d\x12\x03bad"), None, "a google.rpc.Status");
+        assert_eq!(protobuf(b"\x0a\x0b\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"), None, "-1 rejected");
         assert_eq!(json(b"{}"), taken(0, ""));
         assert_eq!(json(b"{\"partialSuccess\":{},\"x\":1}"), taken(0, ""));
         for rejected in ["\"3\"", "3"] {
@@ -199,6 +206,28 @@ mod tests {
             [&b""[..], b"[]", b"<html>", b"{\"partialSuccess\":1}", b"{\"partialSuccess\":{\"rejectedSpans\":-1}}"]
         {
             assert_eq!(json(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_yes_with_an_error_inside_is_none() {
+        for text in [
+            r#"{"code":13,"message":"no room"}"#,
+            r#"{"error":"no such tenant"}"#,
+            r#"{"error":{"code":403}}"#,
+            r#"{"errors":[{"message":"x"}],"data":null}"#,
+            r#"{"error":true,"partialSuccess":{}}"#,
+        ] {
+            assert_eq!(json(text.as_bytes()), None, "{text}");
+        }
+        for text in [
+            r#"{"code":0,"message":"ok"}"#,
+            r#"{"code":200,"message":"OK"}"#,
+            r#"{"error":null,"errors":[],"status":"success"}"#,
+            r#"{"error":"","errors":{},"x":[{"error":1}]}"#,
+            r#"{"code":"13","message":[1,2]}"#,
+        ] {
+            assert_eq!(json(text.as_bytes()), taken(0, ""), "{text}");
         }
     }
 

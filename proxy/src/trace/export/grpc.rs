@@ -3,12 +3,15 @@
 
 use std::error::Error;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes};
-use http::Uri;
 use http::uri::PathAndQuery;
+use http::{HeaderMap, Uri};
+use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -45,16 +48,17 @@ impl Drop for Connection {
 impl Grpc {
     pub async fn send(&mut self, parcel: &Parcel, envelope: &Envelope, timeout: Duration) -> Result<Taken, Failure> {
         let connection = self.connected().await?;
+        let seen = Arc::new(Seen::default());
+        let channel = Channel(connection.send.clone(), seen.clone());
         // Go's servers compress their answers as the request was.
-        let mut client = Client::with_origin(Channel(connection.send.clone()), self.origin.clone())
-            .accept_compressed(CompressionEncoding::Gzip);
+        let mut client = Client::with_origin(channel, self.origin.clone()).accept_compressed(CompressionEncoding::Gzip);
         if self.gzip {
             client = client.send_compressed(CompressionEncoding::Gzip);
         }
         client.ready().await.map_err(|error| Failure::Lost(error.to_string()))?;
         let mut request = tonic::Request::new(envelope.wrap(parcel));
         request.set_timeout(timeout);
-        let mut headers = http::HeaderMap::new();
+        let mut headers = HeaderMap::new();
         self.fields.write(&mut headers, Instant::now());
         headers.entry(http::header::USER_AGENT).or_insert(super::http::AGENT);
         for (name, value) in headers.iter() {
@@ -63,7 +67,7 @@ impl Grpc {
         let outcome = match client.unary(request, PathAndQuery::from_static(EXPORT), Raw).await {
             Ok(answer) => answer::protobuf(answer.get_ref())
                 .ok_or_else(|| Failure::Garbled("answers with a message that is not OTLP's".into())),
-            Err(status) => Err(failure(&status)),
+            Err(status) => Err(failure(&status, &seen)),
         };
         if !matches!(outcome, Err(Failure::Lost(_))) {
             self.connection = Some(connection);
@@ -96,23 +100,56 @@ impl Grpc {
     }
 }
 
-/// A status that has a cause was made here and not by the receiver, which did not answer then.
-fn failure(status: &Status) -> Failure {
+/// A status that has a cause was made here and not by the receiver, which did not answer then. Others are made here too:
+/// of an answer that is not gRPC's, or is too long, and they look like the receiver's.
+fn failure(status: &Status, seen: &Seen) -> Failure {
     if let Some(cause) = status.source() {
         let deeper = cause.source().map(|cause| format!(": {cause}")).unwrap_or_default();
         return Failure::Lost(format!("{cause}{deeper}"));
     }
     let text = answer::shown(status.message().as_bytes());
-    Failure::Grpc { code: status.code() as i32, wait: answer::retry_info(status.details()), text }
+    if seen.refuses.load(Ordering::Relaxed) {
+        return Failure::Grpc { code: status.code() as i32, wait: answer::retry_info(status.details()), text };
+    }
+    // Which statuses of HTTP stand for which of gRPC is settled ("HTTP to gRPC Status Code Mapping"), and 429, 502, 503
+    // and 504 may be tried again in either.
+    let grpc = |code, status| Failure::Grpc { code, wait: None, text: format!("HTTP's {status} and none of gRPC's") };
+    match seen.status.load(Ordering::Relaxed) {
+        200..=299 => Failure::Garbled(format!("gives an answer that is not gRPC's ({text})")),
+        401 => grpc(UNAUTHENTICATED, 401),
+        403 => grpc(PERMISSION_DENIED, 403),
+        404 => grpc(UNIMPLEMENTED, 404),
+        status => Failure::Http { status, wait: None, text: "and no status of gRPC".into() },
+    }
+}
+
+/// What there was of an answer.
+#[derive(Default)]
+struct Seen {
+    /// Of HTTP.
+    status: AtomicU16,
+    /// It has a status of gRPC, and not OK.
+    refuses: AtomicBool,
+}
+
+impl Seen {
+    fn look(&self, fields: &HeaderMap) {
+        if fields.get("grpc-status").is_some_and(|status| status != "0") {
+            self.refuses.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 /// The connection as tonic wants it.
-struct Channel(http2::SendRequest<tonic::body::Body>);
+struct Channel(http2::SendRequest<tonic::body::Body>, Arc<Seen>);
 
-type Answer = Pin<Box<dyn Future<Output = Result<http::Response<Incoming>, hyper::Error>> + Send>>;
+/// An answer's body, whose trailers are looked at.
+struct Watched(Incoming, Arc<Seen>);
+
+type Answer = Pin<Box<dyn Future<Output = Result<http::Response<Watched>, hyper::Error>> + Send>>;
 
 impl tower::Service<http::Request<tonic::body::Body>> for Channel {
-    type Response = http::Response<Incoming>;
+    type Response = http::Response<Watched>;
     type Error = hyper::Error;
     type Future = Answer;
 
@@ -121,7 +158,36 @@ impl tower::Service<http::Request<tonic::body::Body>> for Channel {
     }
 
     fn call(&mut self, request: http::Request<tonic::body::Body>) -> Answer {
-        Box::pin(self.0.send_request(request))
+        let (answer, seen) = (self.0.send_request(request), self.1.clone());
+        Box::pin(async move {
+            let answer = answer.await?;
+            seen.status.store(answer.status().as_u16(), Ordering::Relaxed);
+            seen.look(answer.headers());
+            Ok(answer.map(|body| Watched(body, seen)))
+        })
+    }
+}
+
+impl Body for Watched {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.0).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame
+            && let Some(trailers) = frame.trailers_ref()
+        {
+            self.1.look(trailers);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
     }
 }
 
@@ -172,6 +238,9 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for Local {
     }
 }
 
+const PERMISSION_DENIED: i32 = 7;
+const UNIMPLEMENTED: i32 = 12;
+const UNAUTHENTICATED: i32 = 16;
 const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 /// A receiver that vanished sends no reset. Pings go out only while a request is under way.
 const PING_INTERVAL: Duration = Duration::from_secs(15);

@@ -128,17 +128,24 @@ fn read(head: &http::response::Parts, body: &[u8], asked: Format) -> Result<Take
             Some(Format::Json) => answer::json(body),
             Some(Format::Zipkin) | None => None,
         };
-        let kind = answer::shown(kind.as_bytes());
-        return taken
-            .ok_or_else(|| Failure::Garbled(format!("answers {} with `{kind}` that is not OTLP's", head.status)));
+        return taken.ok_or_else(|| {
+            let (kind, text) = (answer::shown(kind.as_bytes()), error_text(format, &kind, body));
+            let says = if text.is_empty() { String::new() } else { format!(" and says `{text}`") };
+            Failure::Garbled(format!("answers {} with `{kind}` that is not OTLP's{says}", head.status))
+        });
     }
     let text = match head.status.is_redirection() {
         true => format!("to {}", answer::shown(text(LOCATION).as_bytes())),
-        false => answer::error_text(!kind.is_empty() && format == Some(Format::Protobuf), body),
+        false => error_text(format, &kind, body),
     };
     let wait = head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
     let wait = wait.and_then(|value| retry::retry_after(value, SystemTime::now()));
     Err(Failure::Http { status: head.status.as_u16(), wait, text })
+}
+
+/// Without a content type nothing is known of the body but that it may be text.
+fn error_text(format: Option<Format>, kind: &str, body: &[u8]) -> String {
+    answer::error_text(!kind.is_empty() && format == Some(Format::Protobuf), body)
 }
 
 fn lost(error: hyper::Error) -> Failure {
@@ -181,6 +188,12 @@ mod tests {
         for (headers, body) in [(&html, &b"<html>"[..]), (&protobuf, b"<html>"), (&json, b"oops")] {
             assert!(matches!(answered(200, headers, body), Err(Failure::Garbled(_))), "{headers:?}");
         }
+        let says = |headers, body| match answered(200, headers, body) {
+            Err(Failure::Garbled(text)) => text,
+            other => panic!("{other:?}"),
+        };
+        assert!(says(&json, br#"{"code":13,"message":"no\nroom"}"#).ends_with(" and says `no room`"));
+        assert!(says(&protobuf, b"\x08\x0d\x12\x03bad").ends_with(" and says `bad`"));
     }
 
     #[test]

@@ -84,10 +84,19 @@ impl Ledger {
         self.in_flight.add(-signed(spans));
     }
 
+    /// How many were dropped for this reason so far.
+    pub fn lost(&self, reason: Reason) -> u64 {
+        self.counter(reason).map_or(0, Counter::value)
+    }
+
     fn gone(&self, spans: usize, reason: Reason) {
-        if let Some((_, counter)) = self.dropped.iter().find(|(of, _)| *of == reason) {
+        if let Some(counter) = self.counter(reason) {
             counter.add(spans as u64);
         }
+    }
+
+    fn counter(&self, reason: Reason) -> Option<&Counter<AnyThread>> {
+        self.dropped.iter().find(|(of, _)| *of == reason).map(|(_, counter)| counter)
     }
 }
 

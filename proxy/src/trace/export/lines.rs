@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::Instant;
 
 use super::filter::Filter;
 use super::json::Resource;
@@ -76,8 +76,8 @@ impl Lines {
     }
 
     /// Waits until all is written; the rest is lost with the process.
-    pub fn close(&self) {
-        if !self.sink.flush(PATIENCE) {
+    pub fn close(&self, until: Instant) {
+        if !self.sink.flush(until.saturating_duration_since(Instant::now())) {
             let rest: usize = lock(&self.under_way).drain(..).sum();
             self.ledger.dropped(rest, Reason::Ended);
         }
@@ -90,5 +90,3 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// A span's words may be long.
 const LINE: usize = 4 * 1024 * 1024;
-/// For a file to take what it was given.
-const PATIENCE: Duration = Duration::from_secs(5);

@@ -97,7 +97,7 @@ pub fn judge(failure: &Failure, tries: Tries, limits: &Limits, rng: &mut impl Rn
     }
     let fate = if tries.spent > limits.give_up { Fate::Drop(Reason::Expired) } else { Fate::Again };
     let pause = match asked {
-        Some(asked) => asked.min(LONGEST),
+        Some(asked) => asked.clamp(limits.backoff.min(SHORTEST), LONGEST),
         None => backoff(tries.failures, limits, rng),
     };
     (fate, pause)
@@ -174,6 +174,8 @@ impl Reason {
 const RESOURCE_EXHAUSTED: i32 = 8;
 /// CANCELLED, DEADLINE_EXCEEDED, ABORTED, OUT_OF_RANGE, UNAVAILABLE and DATA_LOSS.
 const RETRYABLE: [i32; 6] = [1, 4, 10, 11, 14, 15];
+/// A receiver that says "at once" each time is not asked a thousand times a second.
+const SHORTEST: Duration = Duration::from_millis(100);
 /// A receiver that asks for more than this is asked again all the same: an hour's spans are not kept anyway.
 const LONGEST: Duration = Duration::from_secs(3600);
 
@@ -242,6 +244,8 @@ mod tests {
             assert!(pauses.iter().any(|pause| *pause != pauses[0]));
         }
         assert_eq!(judged(http(503, Some(90)), FIRST).1, Duration::from_secs(90), "what the receiver asks for");
+        assert_eq!(judged(grpc(14, Some(u64::MAX)), FIRST).1, LONGEST);
+        assert_eq!(judged(grpc(14, Some(0)), FIRST).1, SHORTEST);
     }
 
     #[test]

@@ -63,8 +63,8 @@ impl Sender {
                     Vec::new()
                 }
             };
-            let done = Done { from, size, spans, rest, ended: self.end.is_over() };
-            self.source.close(done, &envelope, &self.ledger).await;
+            let done = Done { from, size, spans, rest };
+            self.source.close(done, &envelope, &self.ledger, &self.end).await;
         }
     }
 
@@ -125,6 +125,11 @@ impl Receiver {
 impl End {
     pub fn is_over(&self) -> bool {
         self.0.borrow().is_some_and(|at| Instant::now() >= at)
+    }
+
+    /// How long disks and files have for what is left, once the end is known.
+    pub fn disks(&self) -> Option<Instant> {
+        self.0.borrow().map(|at| at + DISKS)
     }
 
     /// The time is up.
@@ -241,6 +246,8 @@ impl fmt::Display for Failure {
 }
 
 const QUIET: Duration = Duration::from_secs(60);
+/// Beyond the deadline, for what is written only then.
+const DISKS: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {

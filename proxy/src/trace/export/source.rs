@@ -98,8 +98,8 @@ impl Source {
     }
 
     /// A load is done but for `rest`, which goes to the disk, or is lost with the end.
-    pub async fn close(&mut self, done: Done, envelope: &Arc<Envelope>, ledger: &Ledger) {
-        let Done { from, size, spans, rest, ended } = done;
+    pub async fn close(&mut self, done: Done, envelope: &Arc<Envelope>, ledger: &Ledger, end: &End) {
+        let Done { from, size, spans, rest } = done;
         if matches!(from, Origin::Queue) {
             self.queue.release(size);
         }
@@ -107,13 +107,13 @@ impl Source {
             return rest.iter().for_each(|parcel| ledger.dropped(parcel.len(), Reason::Ended));
         };
         if let Origin::Disk(place, _) = from
-            && ended
+            && end.is_over()
             && rest.iter().map(Parcel::len).sum::<usize>() == spans
         {
             return spill.give_back(place, spans);
         }
         for parcel in rest {
-            spill.place(parcel, envelope.clone()).await;
+            spill.place(parcel, envelope.clone(), end.disks()).await;
         }
         if let Origin::Disk(place, _) = from {
             spill.settle(place);
@@ -128,8 +128,6 @@ pub struct Done {
     pub spans: usize,
     /// Still to be sent.
     pub rest: Vec<Parcel>,
-    /// The time was up.
-    pub ended: bool,
 }
 
 impl Load {

@@ -1,6 +1,7 @@
 //! Where spans wait on disk when memory is full or the proxy ends. A thread of its own has the disk, so that one that is
 //! slow or hangs holds up nobody; this is the side that gives it orders. What it is given counts as in flight until it is
-//! written. A disk that is full, read-only or broken costs spans, which are counted, and one line in the log.
+//! written. A disk that is full, read-only or broken costs spans, which are counted, and one line in the log. One that
+//! hangs at the end loses its say: what it has not spoken of by then is counted for it.
 //!
 //! ```text
 //!   queue is full, or the proxy ends ──▶ put ──▶ written ──▶ fetch ──▶ settle: deleted
@@ -13,14 +14,14 @@ mod store;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 
 pub use self::store::Place;
 use self::store::{Left, Store};
@@ -75,13 +76,16 @@ impl Spill {
         self.order(Order::Put { parcel, envelope, done: None }, spans);
     }
 
-    /// At the end: waits until it is written or dropped, or the disk has had its time.
-    pub async fn place(&self, parcel: Parcel, envelope: Arc<Envelope>) {
+    /// Waits until it is written or dropped, or the disk has had its time: at the end, the one that it has for all.
+    pub async fn place(&self, parcel: Parcel, envelope: Arc<Envelope>, until: Option<Instant>) {
         let spans = parcel.len();
         self.shared.backlog.fetch_add(parcel.size(), Ordering::Relaxed);
         let (done, told) = oneshot::channel();
         self.order(Order::Put { parcel, envelope, done: Some(done) }, spans);
-        let _ = timeout(PATIENCE, told).await;
+        let in_time = timeout_at(until.unwrap_or_else(|| Instant::now() + PATIENCE).into(), told).await.is_ok();
+        if !in_time && until.is_some() {
+            self.forsake();
+        }
     }
 
     /// Whether something waits.
@@ -108,23 +112,41 @@ impl Spill {
 
     /// What was fetched stays for the next process.
     pub fn give_back(&self, place: Place, spans: usize) {
-        self.order(Order::GiveBack(place, spans), 0);
+        self.order(Order::GiveBack(place, spans), spans);
     }
 
-    /// Waits until all orders are carried out.
-    pub async fn close(&self) {
+    /// Waits until all orders are carried out; what is not by then is lost, and counted.
+    pub async fn close(&self, until: Instant) {
         let (done, told) = oneshot::channel();
         self.order(Order::Done(done), 0);
-        if timeout(PATIENCE, told).await.is_err() {
-            tracing::warn!("the disk for spans does not answer; what it was to write last may be lost");
+        if timeout_at(until.into(), told).await.is_err() {
+            self.forsake();
         }
     }
 
     fn order(&self, order: Order, spans: usize) {
-        // The thread ends only after everybody who could give an order, unless it panicked.
-        if self.orders.send(order).is_err() {
-            self.ledger.dropped(spans, Reason::SpillFailed);
+        let mut hand = self.shared.hand();
+        match order {
+            Order::Put { .. } => hand.new += spans,
+            Order::GiveBack(..) => hand.back += spans,
+            Order::Fetch(_) | Order::Settle(_) | Order::Done(_) => {}
         }
+        // The thread ends only after everybody who could give an order, unless it panicked.
+        if hand.closed || self.orders.send(order).is_err() {
+            hand.empty(&self.ledger);
+        }
+    }
+
+    /// The disk hangs and nobody can wait any longer.
+    fn forsake(&self) {
+        let mut hand = self.shared.hand();
+        if !std::mem::replace(&mut hand.closed, true) {
+            tracing::warn!(
+                "the disk for spans does not answer, and the proxy ends; {} spans that it was to write are dropped",
+                hand.new
+            );
+        }
+        hand.empty(&self.ledger);
     }
 }
 
@@ -143,6 +165,33 @@ struct Shared {
     /// Bytes on their way to the disk.
     backlog: AtomicUsize,
     news: Notify,
+    /// Held for a few instructions and never while the disk works.
+    hand: Mutex<Hand>,
+}
+
+/// Spans in orders that are not carried out, and so in flight.
+#[derive(Default)]
+struct Hand {
+    /// Not on the disk yet.
+    new: usize,
+    /// There already.
+    back: usize,
+    /// The thread of the disk has no say any more.
+    closed: bool,
+}
+
+impl Shared {
+    fn hand(&self) -> MutexGuard<'_, Hand> {
+        self.hand.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Hand {
+    /// Says what becomes of them if no thread does.
+    fn empty(&mut self, ledger: &Ledger) {
+        ledger.dropped(std::mem::take(&mut self.new), Reason::SpillFailed);
+        ledger.spilled(std::mem::take(&mut self.back));
+    }
 }
 
 /// What the thread has.
@@ -168,6 +217,7 @@ impl Disk {
                 None => inbox.recv_timeout(LOOK),
             };
             match order {
+                Ok(_) if self.shared.hand().closed => return,
                 Ok(order) => self.obey(order),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -195,28 +245,34 @@ impl Disk {
                     self.failed(&error);
                 }
             }
-            Order::GiveBack(place, spans) => self.give_back(place, spans),
+            Order::GiveBack(place, spans) => {
+                let shared = self.shared.clone();
+                let mut hand = shared.hand();
+                if !hand.closed {
+                    hand.back = hand.back.saturating_sub(spans);
+                    self.give_back(place, spans);
+                }
+            }
             Order::Done(done) => drop(done),
         }
     }
 
     fn put(&mut self, parcel: &Parcel, envelope: &Arc<Envelope>) {
-        let Some(store) = &mut self.store else {
-            return self.ledger.dropped(parcel.len(), Reason::SpillFailed);
-        };
+        let Some(store) = &mut self.store else { return self.written(parcel.len(), false) };
         let gone = store.make_room(parcel);
         if gone > 0 {
             self.ledger.erased(gone, Reason::SpillFull);
         }
-        match store.append(parcel, envelope) {
+        let outcome = store.append(parcel, envelope);
+        self.written(parcel.len(), outcome.is_ok());
+        let Some(store) = &mut self.store else { return };
+        match outcome {
             Ok(()) => {
-                self.ledger.spilled(parcel.len());
                 self.shared.waiting.store(store.waiting(), Ordering::Release);
                 self.shared.news.notify_one();
                 self.works();
             }
             Err(error) => {
-                self.ledger.dropped(parcel.len(), Reason::SpillFailed);
                 if !store.is_there() {
                     // Somebody took the folder away; it is made again.
                     self.ledger.erased(store.spans(), Reason::SpillLost);
@@ -238,6 +294,20 @@ impl Disk {
             let _ = store.settle(given.place);
         }
         None
+    }
+
+    /// So many spans are on the disk now, or never will be. What a disk that hung writes after all is for the next
+    /// process to find and to count.
+    fn written(&self, spans: usize, is_there: bool) {
+        let mut hand = self.shared.hand();
+        if hand.closed {
+            return;
+        }
+        hand.new = hand.new.saturating_sub(spans);
+        match is_there {
+            true => self.ledger.spilled(spans),
+            false => self.ledger.dropped(spans, Reason::SpillFailed),
+        }
     }
 
     fn give_back(&mut self, place: Place, spans: usize) {
@@ -289,5 +359,5 @@ impl Disk {
 const BACKLOG: usize = 4 * 1024 * 1024;
 /// How often a folder is tried that cannot be used.
 const LOOK: Duration = Duration::from_secs(1);
-/// For the disk, at the end.
+/// For the disk to write one request.
 const PATIENCE: Duration = Duration::from_secs(5);

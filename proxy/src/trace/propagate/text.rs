@@ -3,6 +3,7 @@
 
 use bytes::BytesMut;
 use http::header::{AsHeaderName, HeaderMap};
+pub use spanmesh_proto::hex_into;
 use spanmesh_proto::{SpanId, TraceId};
 
 /// A field that has one value: said twice in different words, nobody knows which one holds.
@@ -78,14 +79,6 @@ pub fn put_hex(out: &mut BytesMut, bytes: &[u8]) {
     let length = 2 * bytes.len().min(16);
     hex_into(&mut text, bytes);
     out.extend_from_slice(text.get(..length).unwrap_or_default());
-}
-
-/// As much as there is room for.
-pub fn hex_into(text: &mut [u8], bytes: &[u8]) {
-    let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
-    for (pair, byte) in text.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
-        *pair = [digit(byte >> 4), digit(byte & 0x0f)];
-    }
 }
 
 pub fn put_decimal(out: &mut BytesMut, mut number: u64) {
