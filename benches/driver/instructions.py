@@ -33,9 +33,9 @@ class Counted(Spanmesh):
         if not shutil.which("valgrind"):
             raise Missing("apt-get install -y valgrind")
 
-    def command(self, folder, door, names):
+    def command(self, folder, work, names):
         return ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/callgrind.out",
-                *super().command(folder, door, names)]
+                *super().command(folder, work, names)]
 
 
 def main(settings, start_origin, words):
