@@ -1,7 +1,7 @@
 //! The spans of a closed exchange: an inbound side makes the SERVER span, an outbound side one CLIENT span per attempt, a
 //! gateway both. Bytes that are no request have theirs too.
 
-use http::{HeaderValue, Version};
+use http::{HeaderValue, StatusCode, Version};
 use spanmesh_proto::SpanId;
 use tokio::time::Instant;
 
@@ -195,7 +195,9 @@ fn names_method(exchange: &Exchange, record: &Record, status: Option<u32>) -> bo
     let (Some(method), Some(upstream)) = (method, &record.upstream) else { return false };
     let connection = &exchange.connection;
     let names = &connection.worker.shared.names;
-    let learn = connection.listener.mode == Mode::Outbound || status.is_some_and(|status| status != UNIMPLEMENTED);
+    // Of a stream that goes on there is no status yet; who knows no such method says so at once.
+    let works = status.map_or(record.status == Some(StatusCode::OK), |status| status != UNIMPLEMENTED);
+    let learn = connection.listener.mode == Mode::Outbound || works;
     let mut services = connection.worker.templates.borrow_mut();
     let admit = |new: &str| names.admit(upstream, new);
     match services.get_mut(upstream) {
