@@ -10,6 +10,7 @@ use crate::config::Mode;
 use crate::error::Flag;
 use crate::trace::attributes::rpc_method;
 use crate::trace::context::{self, TraceContext};
+use crate::trace::custom;
 use crate::trace::span::{Batch, Cause, Kind, Origin, Protocol, Report, RouteSource, Side, Span, Times, Words, micros};
 use crate::trace::trust::Notes;
 
@@ -159,7 +160,7 @@ fn base(
         times: whole(exchange, record),
         agent: record.agent.as_ref().map_or(Words::default(), |agent| batch.word(agent.as_bytes(), AGENT)),
         reports: Words::default(),
-        custom: batch.word(&record.custom, usize::MAX),
+        custom: batch.whole(&record.custom, custom::MOST),
     }
 }
 
@@ -219,7 +220,7 @@ fn origin(notes: &Notes, batch: &mut Batch) -> Origin {
         debug_id: word(&notes.debug_id),
         state: match &notes.state {
             // It is a list, and what is cut is none.
-            Some(state) => batch.word(state.as_bytes(), usize::MAX),
+            Some(state) => batch.whole(state.as_bytes(), STATE),
             None => Words::default(),
         },
     }
@@ -289,5 +290,6 @@ const PATH: usize = 1024;
 const QUERY: usize = 1024;
 const AGENT: usize = 256;
 const ID: usize = 256;
+const STATE: usize = 4096;
 /// gRPC's: nobody knows the method.
 const UNIMPLEMENTED: u32 = 12;
