@@ -23,7 +23,7 @@ class Settings:
     """What the command line and the machine settle."""
 
     def __init__(self, words):
-        smoke = words.smoke
+        smoke = self.smoke = words.smoke
         self.rounds = words.rounds or (1 if smoke else None)
         self.seconds = words.seconds or (0.2 if smoke else 3.0)
         self.warm = 0.1 if smoke else 0.7
@@ -205,6 +205,7 @@ def arguments():
     add("--json", help="file for all figures of all rounds")
     add("--smoke", action="store_true", help="short and small: shows that the harness works; its figures mean nothing")
     add("--instructions", action="store_true", help="count instructions with callgrind, compare with figures.toml")
+    add("--without-spans", metavar="FILE", help="with --instructions: what spans cost, against a proxy that was built without them")
     add("--bless", action="store_true", help="with --instructions: write figures.toml anew")
     return parser.parse_args()
 
