@@ -24,8 +24,8 @@ class Settings:
     """What the command line and the machine settle."""
 
     def __init__(self, words):
-        smoke = words.smoke
-        self.rounds = words.rounds or (1 if smoke else 3)
+        smoke = self.smoke = words.smoke
+        self.rounds = words.rounds or (1 if smoke else None)
         self.seconds = words.seconds or (0.2 if smoke else 3.0)
         self.warm = 0.1 if smoke else 0.7
         self.breath = 0.05 if smoke else 0.3
@@ -88,7 +88,7 @@ def give_out(settings, products, works, origin):
     for work in works:
         able = [product for product in products if product.speaks(work)]
         results = everything[work.name] = {product.name: [] for product in able}
-        for turn in range(1 if work.one_round else settings.rounds):
+        for turn in range(1 if work.one_round else settings.rounds or work.rounds):
             # Each round begins with another product, so that none is always the one after Envoy.
             for product in able[turn % len(able):] + able[:turn % len(able)]:
                 # How fast it is without a proxy needs no second round, its latency does: it is subtracted.
@@ -114,7 +114,7 @@ def heading(settings, products):
     pinned = settings.proxy_cores != settings.load_cores
     lines.append(f"- proxies: {settings.workers} worker(s) on core {names(settings.proxy_cores)}; load and origin on core "
                  f"{names(settings.load_cores)}" + ("" if pinned else "; NOT apart: throughput and latency say little"))
-    lines.append(f"- {settings.rounds} rounds of {settings.seconds} s; latency at {settings.rate} requests/s; "
+    lines.append(f"- {settings.rounds or 'its own number of'} rounds of {settings.seconds} s; latency at {settings.rate} requests/s; "
                  f"bodies of {settings.size // MEBI} MiB; median (least–most); RSS is summed over processes")
     if not settings.perf:
         lines.append("- system calls: perf cannot count them here (raw_syscalls:sys_enter); "
@@ -149,11 +149,12 @@ def chosen(settings, words):
 
 def start_origin(settings):
     process = subprocess.Popen(
-        [settings.bench, "origin", "--http1", "127.0.0.1:0", "--http2", "127.0.0.1:0", "--tcp", "127.0.0.1:0"],
+        [settings.bench, "origin", "--http1", "127.0.0.1:0", "--http2", "127.0.0.1:0", "--tcp", "127.0.0.1:0",
+         "--spans", "127.0.0.1:0"],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         preexec_fn=lambda: os.sched_setaffinity(0, settings.load_cores))
     ports = process.stdout.readline().split()
-    return {"process": process, "pid": process.pid, **dict(zip(("http1", "http2", "tcp"), ports))}
+    return {"process": process, "pid": process.pid, **dict(zip(("http1", "http2", "tcp", "spans"), ports))}
 
 
 def binaries(settings, words):
@@ -193,10 +194,10 @@ def can_count_calls():
 def arguments():
     parser = argparse.ArgumentParser(prog="benches/run", description="Measures the proxy beside nginx, HAProxy and Envoy.")
     add = parser.add_argument
-    add("--rounds", type=int, help="rounds of each work (3)")
+    add("--rounds", type=int, help="rounds of each work (3; 15 where every request is traced)")
     add("--seconds", type=float, help="length of each measurement (3)")
     add("--only", help="works whose name contains one of these, separated by commas")
-    add("--products", help="of spanmesh,nginx,haproxy,envoy,direct")
+    add("--products", help="of spanmesh,nginx,haproxy,envoy,envoy-512,direct")
     add("--rate", type=float, default=5000, help="requests a second where latency is measured (5000)")
     add("--size", type=int, help="MiB of a large body (1024)")
     add("--workers", type=int, default=1, help="workers of each product; as many as cores: nothing is pinned apart")
@@ -208,6 +209,7 @@ def arguments():
     add("--smoke", action="store_true", help="short and small: shows that the harness works; its figures mean nothing")
     add("--instructions", action="store_true", help="count instructions with callgrind, compare with figures.toml")
     add("--collector", action="store_true", help="what a collector that is dead or hangs costs, beside one that works")
+    add("--without-spans", metavar="FILE", help="with --instructions: what spans cost, against a proxy that was built without them")
     add("--bless", action="store_true", help="with --instructions: write figures.toml anew")
     return parser.parse_args()
 

@@ -23,6 +23,9 @@ FIGURES = ROOT / "benches" / "figures.toml"
 COUNTED = {"http1": ("http1-64", 1, 1), "http1-post": ("http1-post", 1, 1), "h2c": ("h2c", 1, 10),
            "grpc-unary": ("grpc-unary", 1, 10), "tls-http2": ("tls-http2", 1, 10)}
 SHORT, LONG = 300, 1300
+# What becomes of traces, and how many more instructions than without spans it may take. Sampled means encoded and sent.
+SPANS = [("without spans", None, 0), ("none sampled", "{never: {}}", 0.04), ("10 % sampled", '{probability: "0.1"}', 0.06),
+         ("all sampled", "{always: {}}", 0.20)]
 
 
 class Counted(Spanmesh):
@@ -33,9 +36,9 @@ class Counted(Spanmesh):
         if not shutil.which("valgrind"):
             raise Missing("apt-get install -y valgrind")
 
-    def command(self, folder, door, names):
+    def command(self, folder, work, names):
         return ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/callgrind.out",
-                *super().command(folder, door, names)]
+                *super().command(folder, work, names)]
 
 
 def main(settings, start_origin, words):
@@ -43,6 +46,8 @@ def main(settings, start_origin, words):
         product = Counted(settings)
     except Missing as missing:
         sys.exit(f"valgrind is not installed: {missing}")
+    if words.without_spans:
+        return spans(settings, product, start_origin, words.without_spans)
     written = tomllib.loads(FIGURES.read_text()).get("instructions", {})
     tolerance = written.get("tolerance", 0.05)
     counted, wrong = {}, 0
@@ -76,6 +81,30 @@ def main(settings, start_origin, words):
     if wrong:
         print("find out why (callgrind_annotate), or write the reason into the commit that writes it down with --bless")
     print(f"{len(counted) - wrong} passed, {wrong} failed")
+    return 1 if wrong else 0
+
+
+def spans(settings, product, start_origin, without):
+    """What spans cost, against the same proxy built without them: a sidecar's, sent to a receiver that discards them."""
+    product.mode, wrong = "inbound", 0
+    work = next(known for known in WORKS if known.name == "traced-http1")
+    with tempfile.TemporaryDirectory(prefix="spanmesh-bench-") as folder:
+        settings.folder = Path(folder)
+        origin = start_origin(settings)
+        try:
+            figures = {}
+            for name, sampled, most in SPANS:
+                product.binary = str(Path(without).resolve()) if sampled is None else settings.proxy
+                product.sampled = sampled or "{always: {}}"
+                short, long = (count(settings, product, work, origin, 1, 1, requests) for requests in (SHORT, LONG))
+                figures[name] = (long - short) // (LONG - SHORT)
+                change = figures[name] / next(iter(figures.values())) - 1
+                wrong += change > most
+                target = "" if sampled is None else f", {change:+.1%}, at most {most:+.0%} {'WRONG' if change > most else 'ok'}"
+                print(f"{name:<15} {figures[name]:>9,} instructions a request{target}", flush=True)
+        finally:
+            origin["process"].kill()
+    print(f"{len(SPANS) - 1 - wrong} passed, {wrong} failed")
     return 1 if wrong else 0
 
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import time
+import urllib.request
 from pathlib import Path
 
 from works import MEBI
@@ -17,6 +18,8 @@ STOLEN = 0.01
 FOREIGN = 0.05
 # Seconds: the kernel tells a process's time in steps of 10 ms.
 FEW = 0.2
+# Seconds that spans may wait before they are sent: the products' own five, and some.
+PATIENCE = 8.0
 
 
 class Failed(Exception):
@@ -42,6 +45,7 @@ def measure(settings, product, work, origin, running, first):
     if settings.generator == work.other:
         return by_another(settings, work, running, pids)
     command = load_command(settings, work, origin, running, pids)
+    before = taken(origin) if work.traced else 0
     seen = load(settings, command + timing(settings, work))
     if seen["errors"]:
         raise Failed(f"{seen['errors']} wrong answers or broken connections, the last: {seen['error']}")
@@ -52,6 +56,12 @@ def measure(settings, product, work, origin, running, first):
         figures["each proportional"] = (seen["proportional"] - empty[1]) / connections
         return {**figures, "doubts": []}
     figures = read(settings, work, seen)
+    if work.traced and product.spans:
+        # A smoke test does not wait for the last ones.
+        expected = 1 if settings.smoke else seen["total"] * product.spans
+        figures["spans"] = arrived(origin, before, expected) / seen["total"]
+        if figures["spans"] * seen["total"] < expected:
+            figures["doubts"].append(f"only {figures['spans']:.2f} spans of a request arrived")
     if first and pids and not work.latency:
         figures["calls"] = calls(settings, command, pids, work)
     return figures
@@ -126,6 +136,20 @@ def doubts(settings, work, seen):
         if foreign > FOREIGN:
             found.append(f"others on the {name} {foreign:.0%}")
     return found
+
+
+def taken(origin):
+    """How many spans their receiver was sent so far, by all products."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{origin['spans']}/", timeout=10) as answer:
+        return int(answer.read())
+
+
+def arrived(origin, before, expected):
+    """How many came since then; the last of them wait a while for others."""
+    end = time.monotonic() + PATIENCE
+    while (count := taken(origin) - before) < expected and time.monotonic() < end:
+        time.sleep(0.05)
+    return count
 
 
 def calls(settings, command, pids, work):

@@ -24,6 +24,8 @@ class Product:
 
     name = ""
     template = ""
+    # Spans that it makes of a traced request.
+    spans = 0
 
     def __init__(self, settings):
         self.settings = settings
@@ -38,7 +40,7 @@ class Product:
     def speaks(self, work):
         return True
 
-    def command(self, folder, door, names):
+    def command(self, folder, work, names):
         raise NotImplementedError
 
     def environment(self):
@@ -54,9 +56,10 @@ class Product:
         names = {
             **ports, "DIR": folder, "WORKERS": self.settings.workers, "CONNECTIONS": 15000,
             "ORIGIN_HTTP1": origin["http1"], "ORIGIN_HTTP2": origin["http2"], "ORIGIN_TCP": origin["tcp"],
+            "SPANS": origin["spans"],
             "CERT": certificates / "tls.crt", "KEY": certificates / "tls.key", "PEM": certificates / "tls.pem",
         }
-        command = self.command(folder, work.door, names)
+        command = self.command(folder, work, names)
         # A file takes what it writes, as a log shipper's would; see README.md.
         with open(folder / "stdout", "wb") as out, open(folder / "stderr", "wb") as err:
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=folder,
@@ -70,15 +73,16 @@ class Product:
             raise
         return running
 
-    def filled(self, folder, names):
+    def filled(self, folder, names, template=None):
         """The template with its names filled in, as a file."""
-        text = (self.settings.peers / self.template).read_text()
+        template = template or self.template
+        text = (self.settings.peers / template).read_text()
         unknown = set(re.findall(PLACE, text)) - set(names)
         if unknown:
-            raise RuntimeError(f"{self.template} has names that nothing fills in: {' '.join(unknown)}; "
+            raise RuntimeError(f"{template} has names that nothing fills in: {' '.join(unknown)}; "
                                f"there are: {' '.join(names)}")
         text = re.sub(PLACE, lambda found: str(names[found.group(1)]), text)
-        path = folder / self.template
+        path = folder / template
         path.write_text(text)
         return path
 
@@ -137,6 +141,9 @@ class Spanmesh(Product):
     """The proxy with the examples that the README leads to: only ports, paths and the application are exchanged."""
 
     name = "spanmesh"
+    spans = 2
+    # Of a traced work: where it stands, and what becomes of traces.
+    mode, sampled = "gateway", "{always: {}}"
 
     def find(self):
         self.binary = self.settings.proxy
@@ -150,7 +157,13 @@ class Spanmesh(Product):
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SPANMESH_")}
         return {**environment, "SPANMESH_WORKERS": str(self.settings.workers)}
 
-    def command(self, folder, door, names):
+    def command(self, folder, work, names):
+        if work.traced:
+            names = {"MODE": self.mode, "SAMPLED": self.sampled, **names}
+            return [self.binary, "run", "--config", str(self.filled(folder, names, "spanmesh-traced.yaml"))]
+        return [self.binary, "run", "--config", str(self.example(folder, work.door, names))]
+
+    def example(self, folder, door, names):
         if door == "tls":
             example, changes = "gateway.yaml", {
                 "0.0.0.0:8443": f"127.0.0.1:{names['TLS']}",
@@ -181,7 +194,7 @@ class Spanmesh(Product):
         text = re.sub("|".join(map(re.escape, changes)), lambda found: changes[found.group(0)], text)
         path = folder / example
         path.write_text(text)
-        return [self.binary, "run", "--config", str(path)]
+        return path
 
 
 class Nginx(Product):
@@ -198,7 +211,7 @@ class Nginx(Product):
     def version(self):
         return output(["nginx", "-v"])
 
-    def command(self, folder, door, names):
+    def command(self, folder, work, names):
         names["STREAM_MODULE"] = self.module
         return ["nginx", "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(self.filled(folder, names))]
 
@@ -207,6 +220,9 @@ class Haproxy(Product):
     name = "haproxy"
     template = "haproxy.cfg"
 
+    def speaks(self, work):
+        return not work.traced
+
     def find(self):
         if not shutil.which("haproxy"):
             raise Missing("apt-get install -y haproxy")
@@ -214,13 +230,16 @@ class Haproxy(Product):
     def version(self):
         return output(["haproxy", "-v"])
 
-    def command(self, folder, door, names):
+    def command(self, folder, work, names):
         return ["haproxy", "-db", "-f", str(self.filled(folder, names))]
 
 
 class Envoy(Product):
     name = "envoy"
     template = "envoy.yaml"
+    # Spans of one request to their receiver: its own number.
+    flush = 5
+    spans = 2
 
     def find(self):
         venv = self.settings.target / "bench" / "venv"
@@ -234,9 +253,21 @@ class Envoy(Product):
     def version(self):
         return output([self.binary, "--version"]).replace(self.binary, "envoy")
 
-    def command(self, folder, door, names):
-        return [self.binary, "-c", str(self.filled(folder, names)), "--concurrency", str(self.settings.workers),
-                "--disable-hot-restart", "-l", "error"]
+    def command(self, folder, work, names):
+        template = "envoy-traced.yaml" if work.traced else self.template
+        names["FLUSH"] = self.flush
+        return [self.binary, "-c", str(self.filled(folder, names, template)), "--concurrency",
+                str(self.settings.workers), "--disable-hot-restart", "-l", "error"]
+
+
+class EnvoyGathering(Envoy):
+    """Envoy that gathers as many spans for a request to their receiver as we do."""
+
+    name = "envoy-512"
+    flush = 512
+
+    def speaks(self, work):
+        return work.traced
 
 
 class Direct:
@@ -251,7 +282,7 @@ class Direct:
         return "load and origin without a proxy"
 
     def speaks(self, work):
-        return work.door != "tls" and not work.memory
+        return work.door != "tls" and not work.memory and not work.traced
 
     def start(self, work, origin):
         return Nothing(origin[work.door])
@@ -268,7 +299,7 @@ class Nothing:
         pass
 
 
-PRODUCTS = [Spanmesh, Nginx, Haproxy, Envoy, Direct]
+PRODUCTS = [Spanmesh, Nginx, Haproxy, Envoy, EnvoyGathering, Direct]
 
 
 def output(command):

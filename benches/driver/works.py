@@ -25,6 +25,8 @@ class Work:
     empty: bool = False
     # What wrk or h2load can do as well.
     other: str = ""
+    # Those that can trace make their spans of every request and send them to a receiver.
+    traced: bool = False
     arguments: tuple = field(default=())
 
     @property
@@ -34,6 +36,11 @@ class Work:
     @property
     def one_round(self):
         return self.memory
+
+    @property
+    def rounds(self):
+        """Where the command line does not say."""
+        return 15 if self.traced else 3
 
 
 WORKS = [
@@ -49,6 +56,8 @@ WORKS = [
     Work("grpc-unary", "gRPC over h2c, unary, 128 bytes each way, 10 x 10", "http2", "unary", 10, 10),
     Work("grpc-stream", "gRPC over h2c, streams of 1,000 messages to and fro, 10 x 10, per message", "http2",
          "streaming", 10, 10),
+    Work("traced-http1", "HTTP/1.1 as http1-64, every request traced and exported", "http1", "get", 64, traced=True),
+    Work("traced-h2c", "h2c 10 x 10 as h2c, every request traced and exported", "http2", "http2", 10, 10, traced=True),
     Work("tls-http1", "gateway: TLS ends, HTTP/1.1 keep-alive, 64 connections", "tls", "get", 64, other="wrk"),
     Work("tls-http2", "gateway: TLS ends, HTTP/2, 10 x 10, HTTP/1.1 to the application", "tls", "http2", 10, 10,
          other="h2load"),

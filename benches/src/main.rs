@@ -37,6 +37,7 @@ fn origin(mut parser: Parser) -> Result<(), Box<dyn Error>> {
             Arg::Long("http1") => Speaks::Http1,
             Arg::Long("http2") => Speaks::Http2,
             Arg::Long("tcp") => Speaks::Tcp,
+            Arg::Long("spans") => Speaks::Spans,
             _ => return Err(argument.unexpected().into()),
         };
         addresses.push((parser.value()?.parse::<SocketAddr>()?, speaks));

@@ -2,6 +2,7 @@
 
 pub mod http1;
 mod http2;
+mod spans;
 pub mod tcp;
 
 use std::io;
@@ -27,6 +28,8 @@ pub enum Speaks {
     Http1,
     Http2,
     Tcp,
+    /// A receiver of spans.
+    Spans,
 }
 
 /// The sockets, bound and listening.
@@ -114,6 +117,7 @@ impl Connection {
             Speaks::Http1 => Box::<http1::Http1>::default(),
             Speaks::Http2 => Box::<http2::Http2>::default(),
             Speaks::Tcp => Box::<tcp::Tcp>::default(),
+            Speaks::Spans => Box::<spans::Spans>::default(),
         };
         Self { stream, server, out: Output::default(), writes: false }
     }

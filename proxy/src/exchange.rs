@@ -27,6 +27,7 @@ use crate::http::client::Made;
 use crate::limit::Limit;
 use crate::meters::Direction;
 use crate::trace::context::TraceContext;
+use crate::trace::export;
 use crate::trace::in_flight::Ticket;
 use crate::trace::span::micros;
 use crate::trace::trust::Notes;
@@ -424,6 +425,9 @@ impl Exchange {
 
     /// What a span says of the caller.
     pub fn called_by(&self, client: Option<IpAddr>, agent: Option<&HeaderValue>) {
+        if !export::COMPILED {
+            return;
+        }
         let mut record = self.record.borrow_mut();
         record.client = client;
         record.agent = agent.cloned();
@@ -431,6 +435,9 @@ impl Exchange {
 
     /// What the configuration wants of the request's head, for its spans.
     pub fn asked(&self, headers: &HeaderMap) {
+        if !self.connection.worker.spans.is_on() {
+            return;
+        }
         let mut record = self.record.borrow_mut();
         self.connection.worker.manner.custom.request(headers, &mut record.custom);
         record.asked = record.custom.len();
@@ -439,7 +446,7 @@ impl Exchange {
     /// The same of the answer's.
     pub fn heard(&self, headers: &HeaderMap) {
         let mut record = self.record.borrow_mut();
-        if record.trace.is_some_and(|(context, _)| context.sampled) && !record.untraced {
+        if spans::is_made(self, &record) {
             self.connection.worker.manner.custom.answer(headers, &mut record.custom);
         }
     }

@@ -91,9 +91,12 @@ class Lab:
             )
         self.stack.callback(end, process)
         for port in ports:
-            wait(lambda port=port: reachable(port) or process.poll() is not None, f"{name} listens on {port}")
-            check(process.poll() is None, f"{name} ended with {process.returncode} before it listened")
+            self.listens(name, process, port)
         return process
+
+    def listens(self, name, process, port, timeout=10):
+        wait(lambda: reachable(port) or process.poll() is not None, f"{name} listens on {port}", timeout)
+        check(process.poll() is None, f"{name} ended with {process.returncode} before it listened")
 
     def run(self, *argv, timeout=20, input=None, code=0):
         """Runs a client to its end. `code=None` lets any exit code pass."""

@@ -13,7 +13,7 @@ import traceback
 
 import harness
 
-PEERS = ("curl", "h2", "nginx", "haproxy", "nghttp", "grpc", "websockets", "autobahn", "h2spec", "openssl", "tcp", "drain", "smuggling", "propagators", "otlp")
+PEERS = ("curl", "h2", "nginx", "haproxy", "nghttp", "grpc", "websockets", "autobahn", "h2spec", "openssl", "tcp", "drain", "smuggling", "propagators", "otlp", "mesh")
 PACKAGES = {"h2load": "nghttp2-client", "nghttp": "nghttp2-client"}
 
 

@@ -1,90 +1,42 @@
 """Receivers of spans: messages decoded with Python's opentelemetry-proto, sent straight, through other collectors, and through
 Envoy as a TLS proxy. What arrives is compared field by field with the file that the proxy writes of the same spans."""
 
-import concurrent.futures
-import gzip
-import http.server
 import json
 import os
 import pathlib
 import sys
-import threading
 import urllib.error
 import urllib.request
 
-import grpc
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
-
 from harness import case, check, equal, free_port, wait
 from origins import Answer, Http
+from receiver import Receiver, value
 from servers import certificates
 
 REQUESTS = 30
 
 
-class Receiver(trace_service_pb2_grpc.TraceServiceServicer):
-    """Takes spans over gRPC and HTTP; JSON is not its business, since protobuf's JSON has ids in base64."""
-
-    def __init__(self, lab):
-        self.requests = []
-        server = grpc.server(concurrent.futures.ThreadPoolExecutor(2))
-        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(self, server)
-        self.grpc = server.add_insecure_port("127.0.0.1:0")
-        server.start()
-        lab.stack.callback(lambda: server.stop(None))
-        receiver = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["content-length"]))
-                if self.headers.get("content-encoding") == "gzip":
-                    body = gzip.decompress(body)
-                check(self.headers["content-type"] == "application/x-protobuf", self.headers["content-type"])
-                receiver.requests.append(trace_service_pb2.ExportTraceServiceRequest.FromString(body))
-                self.send_response(200)
-                self.send_header("content-type", "application/x-protobuf")
-                self.send_header("content-length", "0")
-                self.end_headers()
-
-            def log_message(self, *_):
-                pass
-
-        web = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http = web.server_port
-        threading.Thread(target=web.serve_forever, daemon=True).start()
-        lab.stack.callback(web.shutdown)
-
-    def Export(self, request, context):
-        self.requests.append(request)
-        return trace_service_pb2.ExportTraceServiceResponse()
-
-    def spans(self):
-        """Every span by its id, in plain words, and the resources."""
-        spans, resources = {}, []
-        for request in list(self.requests):
-            for entry in request.resource_spans:
-                resources.append({one.key: value(one.value) for one in entry.resource.attributes})
-                for scope in entry.scope_spans:
-                    check(scope.scope.name == "spanmesh", scope.scope)
-                    for span in scope.spans:
-                        spans[span.span_id.hex()] = {
-                            "trace": span.trace_id.hex(),
-                            "parent": span.parent_span_id.hex(),
-                            "name": span.name,
-                            "kind": span.kind,
-                            "flags": span.flags,
-                            "time": (span.start_time_unix_nano, span.end_time_unix_nano),
-                            "attributes": {one.key: value(one.value) for one in span.attributes},
-                            "links": [(link.trace_id.hex(), link.span_id.hex()) for link in span.links],
-                            "status": span.status.code,
-                        }
-        return spans, resources
-
-
-def value(any_value):
-    return getattr(any_value, any_value.WhichOneof("value"))
+def arrived(receiver):
+    """Every span by its id, in plain words, and the resources."""
+    spans, resources = {}, []
+    for request in list(receiver.requests):
+        for entry in request.resource_spans:
+            resources.append({one.key: value(one.value) for one in entry.resource.attributes})
+            for scope in entry.scope_spans:
+                check(scope.scope.name == "spanmesh", scope.scope)
+                for span in scope.spans:
+                    spans[span.span_id.hex()] = {
+                        "trace": span.trace_id.hex(),
+                        "parent": span.parent_span_id.hex(),
+                        "name": span.name,
+                        "kind": span.kind,
+                        "flags": span.flags,
+                        "time": (span.start_time_unix_nano, span.end_time_unix_nano),
+                        "attributes": {one.key: value(one.value) for one in span.attributes},
+                        "links": [(link.trace_id.hex(), link.span_id.hex()) for link in span.links],
+                        "status": span.status.code,
+                    }
+    return spans, resources
 
 
 def plain(written):
@@ -131,9 +83,9 @@ def compare(lab, receiver, destination):
             urllib.request.urlopen(request, timeout=5).read()
         except urllib.error.HTTPError as error:
             check(error.code == 500 and error.read() == b"hello", error)
-    wait(lambda: len(receiver.spans()[0]) == 2 * REQUESTS, "all spans arrive", timeout=30)
+    wait(lambda: len(arrived(receiver)[0]) == 2 * REQUESTS, "all spans arrive", timeout=30)
     wait(lambda: len(in_file(path)[0]) == 2 * REQUESTS, "all spans are in the file")
-    (seen, told), (expected, written) = receiver.spans(), in_file(path)
+    (seen, told), (expected, written) = arrived(receiver), in_file(path)
     equal(sorted(seen), sorted(expected), "the spans' ids")
     for id, span in expected.items():
         equal(seen[id], span, f"span {id}")

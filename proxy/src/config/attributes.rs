@@ -44,9 +44,9 @@ section! {
         response_header: Option<String> as Option<HeaderName>,
         /// A member of the request's W3C baggage, where its caller is believed.
         baggage: Option<String> as Option<BaggageKey>,
-        /// A variable of the proxy's environment, read at the start.
+        /// A variable of the proxy's environment, read at the start; at most 1,024 bytes of it.
         variable: Option<String>,
-        /// What it says on all spans.
+        /// What it says on all spans; at most 1,024 bytes of it.
         value: Option<String>,
     }
     beside {

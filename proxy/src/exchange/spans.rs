@@ -1,7 +1,7 @@
 //! The spans of a closed exchange: an inbound side makes the SERVER span, an outbound side one CLIENT span per attempt, a
 //! gateway both. Bytes that are no request have theirs too.
 
-use http::{HeaderValue, Version};
+use http::{HeaderValue, StatusCode, Version};
 use spanmesh_proto::SpanId;
 use tokio::time::Instant;
 
@@ -10,6 +10,7 @@ use crate::config::Mode;
 use crate::error::Flag;
 use crate::trace::attributes::rpc_method;
 use crate::trace::context::{self, TraceContext};
+use crate::trace::custom;
 use crate::trace::span::{Batch, Cause, Kind, Origin, Protocol, Report, RouteSource, Side, Span, Times, Words, micros};
 use crate::trace::trust::Notes;
 
@@ -159,7 +160,7 @@ fn base(
         times: whole(exchange, record),
         agent: record.agent.as_ref().map_or(Words::default(), |agent| batch.word(agent.as_bytes(), AGENT)),
         reports: Words::default(),
-        custom: batch.word(&record.custom, usize::MAX),
+        custom: batch.whole(&record.custom, custom::MOST),
     }
 }
 
@@ -195,7 +196,9 @@ fn names_method(exchange: &Exchange, record: &Record, status: Option<u32>) -> bo
     let (Some(method), Some(upstream)) = (method, &record.upstream) else { return false };
     let connection = &exchange.connection;
     let names = &connection.worker.shared.names;
-    let learn = connection.listener.mode == Mode::Outbound || status.is_some_and(|status| status != UNIMPLEMENTED);
+    // Of a stream that goes on there is no status yet; who knows no such method says so at once.
+    let works = status.map_or(record.status == Some(StatusCode::OK), |status| status != UNIMPLEMENTED);
+    let learn = connection.listener.mode == Mode::Outbound || works;
     let mut services = connection.worker.templates.borrow_mut();
     let admit = |new: &str| names.admit(upstream, new);
     match services.get_mut(upstream) {
@@ -217,7 +220,7 @@ fn origin(notes: &Notes, batch: &mut Batch) -> Origin {
         debug_id: word(&notes.debug_id),
         state: match &notes.state {
             // It is a list, and what is cut is none.
-            Some(state) => batch.word(state.as_bytes(), usize::MAX),
+            Some(state) => batch.whole(state.as_bytes(), STATE),
             None => Words::default(),
         },
     }
@@ -287,5 +290,6 @@ const PATH: usize = 1024;
 const QUERY: usize = 1024;
 const AGENT: usize = 256;
 const ID: usize = 256;
+const STATE: usize = 4096;
 /// gRPC's: nobody knows the method.
 const UNIMPLEMENTED: u32 = 12;

@@ -9,6 +9,7 @@ use crate::config::LogField as Field;
 use crate::error::Flag;
 use crate::telemetry::access_log::{Line, Value};
 use crate::trace::context::TraceContext;
+use crate::trace::redact::patterns::End;
 use crate::trace::span::Kind;
 
 pub(super) fn write(exchange: &Exchange, flag: Flag, ended: Instant) {
@@ -59,10 +60,10 @@ fn fill(line: &mut Line, exchange: &Exchange, record: &Record, flag: Flag, ended
                 line.put(Field::Method, Value::Text(method.as_str()));
             }
             if let Some(path) = &request.path {
-                line.put(Field::Path, Value::Bytes(&redactor.text(path.path().as_bytes())));
+                line.put(Field::Path, Value::Bytes(&redactor.text(path.path().as_bytes(), End::Whole)));
             }
             if let Some(host) = &request.host {
-                line.put(Field::Host, Value::Bytes(&redactor.authority(host.as_bytes())));
+                line.put(Field::Host, Value::Bytes(&redactor.authority(host.as_bytes(), End::Whole)));
             }
         }
         None => line.put(Field::Protocol, Value::Text("TCP")),
@@ -105,7 +106,7 @@ fn fill(line: &mut Line, exchange: &Exchange, record: &Record, flag: Flag, ended
         line.put(Field::TraceFlags, Value::Text(flags(context)));
     }
     if let Some(id) = &record.notes.request_id {
-        line.put(Field::RequestId, Value::Bytes(&redactor.text(id.as_bytes())));
+        line.put(Field::RequestId, Value::Bytes(&redactor.text(id.as_bytes(), End::Whole)));
     }
 }
 

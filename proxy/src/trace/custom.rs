@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName};
 use super::attributes::Fields;
 use super::propagate::baggage;
 use super::redact::Redactor;
+use super::redact::patterns::{AHEAD, End};
 use crate::config;
 
 /// What is added.
@@ -72,8 +73,12 @@ impl Custom {
         let mut out = Vec::with_capacity(taken.len());
         for (place, value) in entries(taken) {
             let secret = self.0.get(usize::from(place)).is_none_or(|attribute| attribute.secret);
-            let told = if secret { redactor.hidden(value).into() } else { redactor.text(value) };
-            put_entry(&mut out, place, &told);
+            let end = if value.len() < VALUE + AHEAD { End::Whole } else { End::Cut };
+            let told: Cow<'_, [u8]> = if secret { redactor.hidden(value).into() } else { redactor.text(value, end) };
+            // A secret may have become shorter: what stood behind the limit stays behind it.
+            let behind = value.len().saturating_sub(VALUE);
+            let keep = if secret { told.len() } else { told.len().saturating_sub(behind) };
+            put_entry(&mut out, place, told.get(..keep).unwrap_or_default());
         }
         out
     }
@@ -109,7 +114,8 @@ impl Attribute {
                 "",
                 baggage.clone().map(From::Baggage).or_else(|| {
                     let said = if variable.is_some() { &found.0 } else { value };
-                    said.clone().filter(|said| !said.is_empty()).map(From::Always)
+                    let said = said.as_deref().and_then(|said| said.get(..said.floor_char_boundary(SAID)));
+                    said.filter(|said| !said.is_empty()).map(|said| From::Always(said.to_owned()))
                 })?,
             ),
         };
@@ -132,8 +138,8 @@ fn put_all(out: &mut Vec<u8>, place: u8, headers: &HeaderMap, name: &HeaderName)
 }
 
 fn put(out: &mut Vec<u8>, place: u8, value: &[u8]) {
-    let value = value.get(..VALUE).unwrap_or(value);
-    if out.len() + value.len() <= TOGETHER {
+    let value = value.get(..VALUE + AHEAD).unwrap_or(value);
+    if out.len() + ENTRY + value.len() <= MOST {
         put_entry(out, place, value);
     }
 }
@@ -178,10 +184,15 @@ fn decoded(value: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-/// Values of one header, bytes of one value, and bytes of all that a request has. A span is read by people.
+/// Values of one header, bytes of one value, and bytes of all that a request has, with what they are looked at by. A span is
+/// read by people.
 const LINES: usize = 8;
 const VALUE: usize = 256;
-const TOGETHER: usize = 4096;
+pub const MOST: usize = 4096;
+/// Of what the configuration says itself.
+const SAID: usize = 1024;
+/// What stands before a value.
+const ENTRY: usize = 3;
 /// Who lists one of these wants to know that it was there, or with a key whether it was the same.
 const SECRETS: [&str; 6] =
     ["authorization", "cookie", "proxy-authorization", "set-cookie", "x-api-key", "x-amz-security-token"];
@@ -274,7 +285,7 @@ mod tests {
         assert_eq!(lines[0].matches('y').count(), LINES);
         let mut out = Vec::new();
         (0..100).for_each(|place| put(&mut out, place, &[b'z'; VALUE]));
-        assert!(out.len() <= TOGETHER + 3 && entries(&out).count() == 15);
+        assert!(out.len() <= MOST && entries(&out).count() == 15);
         assert_eq!(entries(&[1, 0, 9, b'x']).count(), 0, "what is cut off is no value");
     }
 }

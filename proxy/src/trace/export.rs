@@ -74,7 +74,7 @@ impl SpanBuffer {
 
     /// Whether anybody takes spans.
     pub fn is_on(&self) -> bool {
-        self.batches.is_some()
+        COMPILED && self.batches.is_some()
     }
 
     /// `fill` writes spans into the open batch and says how many.
@@ -413,5 +413,7 @@ const LINE_SPANS: usize = 32;
 const FINISH: Duration = Duration::from_secs(10);
 /// For a disk whose time files have used up, to say that it is done.
 const LAST: Duration = Duration::from_millis(200);
+/// A benchmark's proxy is built without what spans cost, to compare with.
+pub const COMPILED: bool = !cfg!(spanmesh_no_spans);
 /// Names that are looked up at once; each destination looks up one.
 const LOOK_UPS: usize = 4;

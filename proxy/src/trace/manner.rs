@@ -38,10 +38,10 @@ impl Manner {
     /// Takes secrets out of a batch, and lets its spans be told in this manner.
     pub fn prepare(manner: &Arc<Self>, batch: &mut Batch) {
         let Self { redactor, custom, .. } = &**manner;
-        batch.rewrite(|part, word| match part {
-            Part::Query => changed(redactor.query(word)),
-            Part::Host => changed(redactor.authority(word)),
-            Part::Text => changed(redactor.text(word)),
+        batch.rewrite(|part, word, end| match part {
+            Part::Query => changed(redactor.query(word, end)),
+            Part::Host => changed(redactor.authority(word, end)),
+            Part::Text => changed(redactor.text(word, end)),
             Part::Custom => Some(custom.redact(word, redactor)),
         });
         batch.manner = Some(manner.clone());

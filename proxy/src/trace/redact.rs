@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use aws_lc_rs::hmac;
 use spanmesh_proto::hex_into;
 
-use self::patterns::{Found, Patterns};
+use self::patterns::{End, Found, Patterns};
 use crate::config::Redaction;
 
 /// What is taken out, and what is put in its place.
@@ -31,7 +31,7 @@ impl Redactor {
     }
 
     /// Keys are compared as they are meant, whether or not they are encoded.
-    pub fn query<'a>(&self, query: &'a [u8]) -> Cow<'a, [u8]> {
+    pub fn query<'a>(&self, query: &'a [u8], end: End) -> Cow<'a, [u8]> {
         let mut out = Vec::new();
         // What stands before `same` is written already.
         let (mut same, mut next) = (0, 0);
@@ -40,7 +40,8 @@ impl Redactor {
             next += pair.len() + 1;
             let (from, told) = match self.secret(pair) {
                 Some((value, told)) => (start + value, told),
-                None => (start, self.text(pair)),
+                // Only the last one may be cut.
+                None => (start, self.text(pair, if next > query.len() { end } else { End::Whole })),
             };
             if let Cow::Owned(told) = told {
                 out.extend_from_slice(query.get(same..from).unwrap_or_default());
@@ -68,18 +69,19 @@ impl Redactor {
         Some((at + 1, told.into()))
     }
 
-    /// `user:password@host` is told without its user.
-    pub fn authority<'a>(&self, authority: &'a [u8]) -> Cow<'a, [u8]> {
-        match authority.iter().rposition(|byte| *byte == b'@') {
-            Some(at) => [USER, authority.get(at..).unwrap_or_default()].concat().into(),
-            None => authority.into(),
+    /// `user:password@host` is told without its user. One that is cut may be all user.
+    pub fn authority<'a>(&self, authority: &'a [u8], end: End) -> Cow<'a, [u8]> {
+        match (authority.iter().rposition(|byte| *byte == b'@'), end) {
+            (_, End::Cut) => USER.into(),
+            (Some(at), End::Whole) => [USER, authority.get(at..).unwrap_or_default()].concat().into(),
+            (None, End::Whole) => authority.into(),
         }
     }
 
     pub fn text<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
         let mut out = Vec::new();
         let mut same = 0;
-        for found in self.patterns.find(text) {
+        for found in self.patterns.find(text, end) {
             let (range, told) = match found {
                 Found::User(range) => (range, USER.to_vec()),
                 Found::Secret(range) => (range.clone(), self.hidden(text.get(range).unwrap_or_default())),
@@ -129,11 +131,13 @@ fn hex(digit: u8) -> u8 {
 pub fn fuzz_redact(input: &[u8]) {
     let redactor = Redactor::new(&Redaction::default(), input.first_chunk::<4>().map(|key| &key[..]));
     let most = (input.len() + 1) * (USER.len() + 2);
-    for redacted in [redactor.query(input), redactor.text(input)] {
-        assert!(redacted.len() <= most);
+    for end in [End::Whole, End::Cut] {
+        for redacted in [redactor.query(input, end), redactor.text(input, end)] {
+            assert!(redacted.len() <= most);
+        }
+        let host = redactor.authority(input, end);
+        assert!(!host.contains(&b'@') || host.starts_with(USER));
     }
-    let host = redactor.authority(input);
-    assert!(!host.contains(&b'@') || host.starts_with(USER));
 }
 
 const REDACTED: &[u8] = b"REDACTED";
@@ -168,28 +172,28 @@ mod tests {
     #[test]
     fn signatures_go_and_their_keys_stay() {
         let plain = Redactor::default();
-        let redacted = |query: &'static str| text(plain.query(query.as_bytes()));
+        let redacted = |query: &'static str| text(plain.query(query.as_bytes(), End::Whole));
         assert_eq!(redacted("a=1&sig=abc=d&b&Signature=&sig"), "a=1&sig=REDACTED&b&Signature=REDACTED&sig");
         assert_eq!(redacted("Sig=x&signature=y&&=z"), "Sig=x&signature=y&&=z");
         assert_eq!(redacted("s%69g=x&X%2DAmz%2dSignature=y&"), "s%69g=REDACTED&X%2DAmz%2dSignature=REDACTED&");
-        assert!(matches!(plain.query(b"a=1&b"), Cow::Borrowed(_)));
+        assert!(matches!(plain.query(b"a=1&b", End::Whole), Cow::Borrowed(_)));
     }
 
     #[test]
     fn configured_keys_go_too() {
         let redactor = redactor(&["password"], &[], None);
         let query = b"password=x&Password=y&to=a@b.example";
-        assert_eq!(text(redactor.query(query)), "password=REDACTED&Password=y&to=a@b.example");
+        assert_eq!(text(redactor.query(query, End::Whole)), "password=REDACTED&Password=y&to=a@b.example");
     }
 
     #[test]
     fn patterns_go_wherever_they_stand() {
         let redactor = Redactor::new(&Redaction::default(), None);
         let query = b"a=1&n=4111-1111-1111-1111&to=bob%40example.org&sig=x&k=v";
-        assert_eq!(text(redactor.query(query)), "a=1&n=REDACTED&to=REDACTED&sig=REDACTED&k=v");
-        assert_eq!(text(redactor.text(b"/a/bob@example.org/b")), "/a/REDACTED/b");
-        assert_eq!(text(redactor.text(b"/a/https://u:p@h/b")), "/a/https://REDACTED:REDACTED@h/b");
-        assert_eq!(text(redactor.text(b"4111111111111111")), "REDACTED");
+        assert_eq!(text(redactor.query(query, End::Whole)), "a=1&n=REDACTED&to=REDACTED&sig=REDACTED&k=v");
+        assert_eq!(text(redactor.text(b"/a/bob@example.org/b", End::Whole)), "/a/REDACTED/b");
+        assert_eq!(text(redactor.text(b"/a/https://u:p@h/b", End::Whole)), "/a/https://REDACTED:REDACTED@h/b");
+        assert_eq!(text(redactor.text(b"4111111111111111", End::Whole)), "REDACTED");
         let none = self::redactor(&[], &[], None);
         assert_eq!(text(none.text(b"/a/bob@example.org/b")), "/a/bob@example.org/b");
     }
@@ -197,19 +201,23 @@ mod tests {
     #[test]
     fn a_user_is_not_told() {
         let redactor = Redactor::default();
-        assert_eq!(text(redactor.authority(b"shop:80")), "shop:80");
-        assert_eq!(text(redactor.authority(b"bob:secret@shop:80")), "REDACTED:REDACTED@shop:80");
-        assert_eq!(text(redactor.authority(b"bob@x@shop")), "REDACTED:REDACTED@shop");
+        assert_eq!(text(redactor.authority(b"shop:80", End::Whole)), "shop:80");
+        assert_eq!(text(redactor.authority(b"bob:secret@shop:80", End::Whole)), "REDACTED:REDACTED@shop:80");
+        assert_eq!(text(redactor.authority(b"bob@x@shop", End::Whole)), "REDACTED:REDACTED@shop");
+        assert_eq!(text(redactor.authority(b"bob:secr", End::Cut)), "REDACTED:REDACTED");
     }
 
     #[test]
     fn a_hash_tells_who_is_the_same_and_not_who_it_is() {
         let one = redactor(&["user"], &[Pattern::Emails], Some(b"one"));
         let other = redactor(&["user"], &[Pattern::Emails], Some(b"other"));
-        let (a, b) = (text(one.text(b"bob@example.org")), text(one.query(b"user=bob@example.org&x&sig=y")));
+        let (a, b) = (
+            text(one.text(b"bob@example.org", End::Whole)),
+            text(one.query(b"user=bob@example.org&x&sig=y", End::Whole)),
+        );
         // HMAC-SHA256 of `bob@example.org` with the key `one`, by another program.
         assert_eq!(a, "hmac-9a07d0191ef9fa19");
         assert_eq!(b, format!("user={a}&x&sig=REDACTED"));
-        assert_ne!(a, text(other.text(b"bob@example.org")));
+        assert_ne!(a, text(other.text(b"bob@example.org", End::Whole)));
     }
 }

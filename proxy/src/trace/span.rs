@@ -12,6 +12,7 @@ use spanmesh_proto::{SpanId, TraceId};
 
 use super::manner::Manner;
 use super::propagate::Format;
+use super::redact::patterns::{AHEAD, End};
 use super::sample::By;
 use super::trust::{Inferred, Set};
 use crate::error::Flag;
@@ -141,7 +142,9 @@ pub enum RouteSource {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Words {
     from: u32,
-    length: u32,
+    length: u16,
+    /// So many bytes stand behind it that are never told: by them one sees whether it ends in the middle of a secret.
+    ahead: u16,
 }
 
 /// How far a span was that lives long.
@@ -171,14 +174,20 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Takes down a word for spans of this batch, as much of it as `limit` bytes.
+    /// Takes down a word for spans of this batch, of which `limit` bytes are told.
     pub fn word(&mut self, word: &[u8], limit: usize) -> Words {
-        put(&mut self.text, word.get(..limit).unwrap_or(word))
+        let words = put(&mut self.text, word.get(..limit + AHEAD).unwrap_or(word));
+        words.told(limit)
+    }
+
+    /// Takes down what is of no use if it is not whole.
+    pub fn whole(&mut self, word: &[u8], limit: usize) -> Words {
+        if word.len() > limit { Words::default() } else { put(&mut self.text, word) }
     }
 
     /// Says words otherwise: `change` is asked once for each, and gives `None` for one that stays. Spans of one request
     /// share theirs.
-    pub fn rewrite(&mut self, mut change: impl FnMut(Part, &[u8]) -> Option<Vec<u8>>) {
+    pub fn rewrite(&mut self, mut change: impl FnMut(Part, &[u8], End) -> Option<Vec<u8>>) {
         let Self { spans, text, .. } = self;
         let mut known = [(Words::default(), Words::default()); PARTS];
         for span in spans {
@@ -187,8 +196,13 @@ impl Batch {
                     continue;
                 }
                 if words != before {
-                    let said = text.get(words.range()).and_then(|word| change(part, word));
-                    (*before, *after) = (*words, said.map_or(*words, |said| put(text, &said)));
+                    let end = if usize::from(words.ahead) < AHEAD { End::Whole } else { End::Cut };
+                    let said = text.get(words.seen()).and_then(|word| change(part, word, end));
+                    // A secret may have shrunk; then less is told than might be.
+                    let told = said.map(|said| {
+                        put(text, said.get(..said.len().saturating_sub(words.ahead.into())).unwrap_or_default())
+                    });
+                    (*before, *after) = (*words, told.unwrap_or(*words));
                 }
                 *words = *after;
             }
@@ -228,7 +242,7 @@ impl Batch {
         let mut words = put(&mut self.text, &count.to_be_bytes());
         for Report { unix_nanos, sent, received } in kept {
             for number in [unix_nanos, sent, received] {
-                words.length += put(&mut self.text, &number.to_be_bytes()).length;
+                words.length = words.length.saturating_add(put(&mut self.text, &number.to_be_bytes()).length);
             }
         }
         words
@@ -322,28 +336,39 @@ impl Span {
 }
 
 fn put(text: &mut Vec<u8>, word: &[u8]) -> Words {
-    let (Ok(from), Ok(length)) = (u32::try_from(text.len()), u32::try_from(word.len())) else {
+    let (Ok(from), Ok(length)) = (u32::try_from(text.len()), u16::try_from(word.len())) else {
         return Words::default();
     };
     text.extend_from_slice(word);
-    Words { from, length }
+    Words { from, length, ahead: 0 }
 }
 
 impl Words {
     /// Without its first bytes.
-    pub fn skip(self, bytes: u32) -> Self {
+    pub fn skip(self, bytes: u16) -> Self {
         let bytes = bytes.min(self.length);
-        Self { from: self.from + bytes, length: self.length - bytes }
+        Self { from: self.from + u32::from(bytes), length: self.length - bytes, ..self }
     }
 
     /// As much of it as `length` bytes.
     pub fn cut(self, length: usize) -> Self {
-        Self { length: u32::try_from(length).map_or(self.length, |length| self.length.min(length)), ..self }
+        Self { length: u16::try_from(length).map_or(self.length, |length| self.length.min(length)), ..self }
+    }
+
+    /// So many bytes of it are told.
+    fn told(self, limit: usize) -> Self {
+        let Self { length, .. } = self.cut(limit);
+        Self { length, ahead: self.length - length, ..self }
     }
 
     fn range(self) -> Range<usize> {
         let from = self.from as usize;
-        from..from.saturating_add(self.length as usize)
+        from..from.saturating_add(self.length.into())
+    }
+
+    fn seen(self) -> Range<usize> {
+        let Range { start, end } = self.range();
+        start..end.saturating_add(self.ahead.into())
     }
 
     pub fn is_empty(self) -> bool {
@@ -398,8 +423,32 @@ mod tests {
         let mut batch = Batch::default();
         let (path, host) = (batch.word(b"/a/path", 3), batch.word(b"h\xff", 9));
         assert_eq!((batch.text(path), batch.text(host)), ("/a/".into(), "h\u{fffd}".into()));
-        batch.rewrite(|_, _| panic!("no span has these"));
+        batch.rewrite(|_, _, _| panic!("no span has these"));
         assert!(batch.word(b"", 9).is_empty() && batch.text(Words::default()).is_empty());
-        assert_eq!(batch.text(Words { from: 9, length: u32::MAX }), "", "what is not there is empty");
+    #[test]
+    fn what_a_word_is_looked_at_by_is_never_told() {
+        let id = SpanId::from_bytes([1; 8]).expect("an id");
+        let trace = TraceId::from_bytes([1; 16]).expect("an id");
+        for (behind, end) in [(1, End::Whole), (AHEAD - 1, End::Whole), (AHEAD, End::Cut), (1000, End::Cut)] {
+            let mut batch = Batch::default();
+            let text = [&b"/told/"[..], &vec![b'x'; behind]].concat();
+            let path = batch.word(&text, 6);
+            assert_eq!(batch.text(path), "/told/");
+            batch.push(Span { path, ..Span::new(trace, id) });
+            batch.rewrite(|_, word, seen| {
+                assert_eq!((word, seen), (&text[..6 + behind.min(AHEAD)], end));
+                None
+            });
+            assert_eq!(batch.text(batch.spans()[0].path), "/told/");
+            // A secret of it becomes shorter, and what is not told becomes no part of it.
+            batch.rewrite(|_, word, _| Some(word[2..].to_vec()));
+            assert_eq!(batch.text(batch.spans()[0].path), "old/");
+        }
+        let mut batch = Batch::default();
+        let (none, all) = (batch.whole(b"long", 3), batch.whole(b"long", 4));
+        assert!(none.is_empty() && batch.text(all) == "long");
+    }
+
+        assert_eq!(batch.text(Words { from: 9, length: u16::MAX, ahead: 0 }), "", "what is not there is empty");
     }
 }

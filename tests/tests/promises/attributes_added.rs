@@ -125,3 +125,42 @@ fn lists_arrive_over_protobuf_and_calls_have_names_of_their_own() {
         assert_eq!(told(&span, "http.request.header.x-tenant"), None);
     });
 }
+
+/// Whatever a request brings: each word of a span has a limit, and so has the span.
+#[test]
+fn a_span_is_as_long_as_it_may_be_and_no_longer() {
+    each(|client, upstream| async move {
+        let origin = Origin::hello(upstream).await;
+        let listed: Vec<_> = (0..32).map(|number| format!("{{requestHeader: x-{number}}}")).collect();
+        let proxy = Proxy::start(&format!(
+            "listeners:\n- {{name: in, mode: gateway, address: '127.0.0.1:0', upstream: app, trust: Continue}}\n\
+             upstreams:\n- {{name: app, addresses: ['{}'], protocol: {}}}\n\
+             policy: {{attributes: [{}], destinations: [{{name: file, file: {{path: DIR/spans.jsonl}}}}]}}\n",
+            origin.address,
+            upstream.word(),
+            listed.join(", ")
+        ));
+        let mut client = Client::connect(client, proxy.address("in")).await;
+        // The origin takes heads of 16 KiB.
+        let long = "x".repeat(1200);
+        let mut request = client.request("GET", &format!("/{long}?{long}")).header("user-agent", &long);
+        request = request.header("x-request-id", &long).header("tracestate", format!("a={long}"));
+        for number in 0..32 {
+            request = request.header(format!("x-{number}"), &long[..270]);
+        }
+        assert_eq!(client.whole(request.body(empty()).expect("request")).await.status, 200);
+        for span in proxy.spanned(2).await {
+            let size: usize = span.attributes.iter().map(|attribute| format!("{:?}", attribute.value).len()).sum();
+            assert!(size < 16 * 1024, "{size}");
+            for key in
+                ["url.path", "url.query", "user_agent.original", "spanmesh.request_id", "http.request.header.x-0"]
+            {
+                let told = told(&span, key);
+                let limit = if key.starts_with("url.") { 1024 } else { 260 };
+                assert!(told.as_ref().is_none_or(|told| told.len() <= limit), "{key}: {told:?}");
+            }
+            let full = told(&span, "url.full").map_or(0, |url| url.len());
+            assert!(full <= 2 * 1024 + 300, "{full}");
+        }
+    });
+}

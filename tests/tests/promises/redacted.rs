@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use http::Response;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use spanmesh_tests::origin::{empty, full};
 use spanmesh_tests::{Client, Origin, Protocol, Proxy, each, run};
 
@@ -59,6 +60,59 @@ fn secrets_reach_the_application_and_neither_spans_nor_the_log() {
                          &to=https://REDACTED:REDACTED@host/&kept=1";
             assert!(format!("{spans:?}").contains(query), "{spans:?}");
             assert!(spans.iter().all(|span| span.name == "GET /pay/{id}/{id}"), "{spans:?}");
+        }
+    });
+}
+
+/// Of a long path, query, user agent or header a span tells the begin. What begins there as a secret is one, wherever the cut is.
+#[test]
+fn a_cut_leaves_no_part_of_a_secret() {
+    each(|client, upstream| async move {
+        let origin = Origin::hello(upstream).await;
+        let listener = "listeners:\n- {name: side, mode: inbound, address: '127.0.0.1:0', upstream: app}\n";
+        let proxy = Proxy::start(&format!(
+            "{listener}upstreams:\n- {{name: app, addresses: ['{}'], protocol: {}}}\n\
+             policy: {{attributes: [{{requestHeader: x-note, name: test.note}}], redaction: {{query: [secret]}}, \
+             destinations: [{{name: file, file: {{path: DIR/spans.jsonl}}}}]}}\n",
+            origin.address,
+            upstream.word()
+        ));
+        let mut client = Client::connect(client, proxy.address("side")).await;
+        let mut expected = Vec::new();
+        for (open, secret) in [
+            ("", "4111111111111111"),
+            ("", "a.name.that.is.long.enough@mail.example.org"),
+            ("", "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.c2lnbmF0dXJl"),
+            ("Bearer:", "abcdefghijklmnopqrstuvwxyz0123456789"),
+            ("https://", "ann-of-a-name:and-of-a-word@host"),
+        ] {
+            for seen in [1, 5, secret.len() / 2, secret.len() - 1] {
+                let before = |limit: usize| format!("{}/{open}", "x".repeat(limit - seen - open.len() - 1));
+                let (path, query, short) = (before(1023), before(1022), before(256));
+                let more = "y".repeat(300);
+                let target = format!("/{path}{secret}/{more}?a={query}{secret}&secret=hush&b={more}");
+                let note = format!("{short}{secret} {more}");
+                let request = client.request("GET", &target).header("user-agent", &note).header("x-note", &note);
+                assert_eq!(client.whole(request.body(empty()).expect("request")).await.status, 200);
+                expected.push([
+                    ("url.path", format!("/{path}")),
+                    ("url.query", format!("a={query}")),
+                    ("user_agent.original", short.clone()),
+                    ("test.note", short),
+                ]);
+            }
+        }
+        for (span, expected) in proxy.spanned(expected.len()).await.iter().zip(&expected) {
+            for (key, before) in expected {
+                let attribute = span.attributes.iter().find(|attribute| attribute.key == *key);
+                let Some(Value::StringValue(told)) =
+                    attribute.and_then(|attribute| attribute.value.as_ref()?.value.as_ref())
+                else {
+                    panic!("no {key}: {span:?}");
+                };
+                let most = format!("{before}REDACTED:REDACTED");
+                assert!(most.starts_with(told.as_str()) && told.len() > before.len() / 2, "{key}: {told}\n{before}");
+            }
         }
     });
 }

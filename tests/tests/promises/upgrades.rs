@@ -16,7 +16,7 @@ const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// An origin that switches to `name` and echoes; `/refused` it refuses.
-async fn switching(protocol: Protocol, name: &'static str) -> Origin {
+pub(super) async fn switching(protocol: Protocol, name: &'static str) -> Origin {
     Origin::start(protocol, move |mut request| async move {
         if request.uri().path() == "/refused" {
             return Response::builder().status(403).header("x-why", "not you").body(full("refused")).expect("answer");
@@ -107,7 +107,7 @@ fn base64(bytes: &[u8]) -> String {
     text
 }
 
-fn asking(client: &Client, path: &str, name: &'static str) -> Request<Body> {
+pub(super) fn asking(client: &Client, path: &str, name: &'static str) -> Request<Body> {
     match client {
         Client::Http1(..) => {
             let request = client.request("GET", path).header("connection", "upgrade").header("upgrade", name);
@@ -122,7 +122,7 @@ fn asking(client: &Client, path: &str, name: &'static str) -> Request<Body> {
 }
 
 /// hyper's HTTP/2 client refuses extended CONNECT until the server's settings have come; any answer follows them.
-async fn connected(protocol: Protocol, proxy: &Proxy) -> Client {
+pub(super) async fn connected(protocol: Protocol, proxy: &Proxy) -> Client {
     let mut client = Client::connect(protocol, proxy.address("in")).await;
     let request = client.request("GET", "/refused").body(empty()).expect("request");
     assert_eq!(client.whole(request).await.status, StatusCode::FORBIDDEN);

@@ -14,6 +14,15 @@ pub enum Found {
     User(Range<usize>),
 }
 
+/// What follows a text that is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Nothing.
+    Whole,
+    /// More of it, which is not there: what touches its end may be the begin of a secret, and counts as one.
+    Cut,
+}
+
 /// Which patterns are looked for. The users of URLs are found in any case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Patterns {
@@ -35,14 +44,16 @@ impl Patterns {
     }
 
     /// What is there, in order and without overlaps.
-    pub fn find(self, text: &[u8]) -> impl Iterator<Item = Found> {
-        Scan { text, wanted: self, at: 0, told: 0, escaped: None }
+    pub fn find(self, text: &[u8], end: End) -> impl Iterator<Item = Found> {
+        Scan { text, wanted: self, cut: (end == End::Cut).then_some(text.len()), at: 0, told: 0, escaped: None }
     }
 }
 
 struct Scan<'a> {
     text: &'a [u8],
     wanted: Patterns,
+    /// Where the text was cut, if it was.
+    cut: Option<usize>,
     at: usize,
     /// Where the last find ended.
     told: usize,
@@ -129,6 +140,9 @@ impl Scan<'_> {
         let domain =
             self.run(at + mark, DOMAIN_MAX, |byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'));
         let told = self.text.get(at + mark..at + mark + domain)?;
+        if self.is_cut(at + mark + domain) {
+            return (name > 0).then_some(at - name..at + mark + domain);
+        }
         let last = told.iter().rposition(u8::is_ascii_alphanumeric)? + 1;
         let mut words = told.get(..last)?.rsplitn(2, |byte| *byte == b'.');
         let (top, rest) = (words.next()?, words.next()?);
@@ -144,6 +158,9 @@ impl Scan<'_> {
         let start = at + begin.len();
         let mut user = None;
         for place in start..start + USER_MAX {
+            if self.is_cut(place) {
+                return Some(Found::User(start..place));
+            }
             let is_over = |byte: &u8| byte.is_ascii_whitespace() || b"/?#&\"'<>,".contains(byte);
             if self.text.get(place).is_none_or(is_over) || self.is(place, slash) {
                 break;
@@ -168,7 +185,8 @@ impl Scan<'_> {
         }
         let length = self.run(start, usize::MAX, is_part);
         let parts = self.text.get(start..start + length)?.split(|byte| *byte == b'.');
-        (parts.filter(|part| part.len() >= TOKEN).count() >= 2).then_some(start..start + length)
+        let is_token = self.is_cut(start + length) || parts.filter(|part| part.len() >= TOKEN).count() >= 2;
+        is_token.then_some(start..start + length)
     }
 
     /// What follows the word.
@@ -185,7 +203,12 @@ impl Scan<'_> {
         let start = at + 6 + gap;
         let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=%".contains(&byte);
         let length = self.run(start, usize::MAX, is_token);
-        (length >= TOKEN).then_some(start..start + length)
+        (length >= TOKEN || self.is_cut(start + length)).then_some(start..start + length)
+    }
+
+    /// What would tell is not there.
+    fn is_cut(&self, at: usize) -> bool {
+        self.cut == Some(at)
     }
 
     fn run(&self, from: usize, most: usize, is: impl Fn(u8) -> bool) -> usize {
@@ -241,6 +264,9 @@ const DOMAIN_MAX: usize = 255;
 const USER_MAX: usize = 256;
 /// Shorter ones are words.
 const TOKEN: usize = 8;
+/// How much further than it is told a text has to be looked at: whatever begins before that is known for what it is by then, or
+/// touches the end. The longest is an e-mail address up to its `@`, and a card's number in groups with escapes between them.
+pub const AHEAD: usize = 96;
 
 #[cfg(test)]
 mod tests {
@@ -251,7 +277,7 @@ mod tests {
     const ALL: Patterns = Patterns { cards: true, emails: true, bearers: true, jwts: true };
 
     fn found(text: &str) -> Vec<&str> {
-        let ranges = ALL.find(text.as_bytes()).map(|found| match found {
+        let ranges = ALL.find(text.as_bytes(), End::Whole).map(|found| match found {
             Found::Secret(range) | Found::User(range) => range,
         });
         ranges.map(|range| &text[range]).collect()
@@ -315,8 +341,52 @@ mod tests {
             ("https://host/a:b@c", &[]),
         ] {
             assert_eq!(found(text), expected, "{text}");
-            let users = Patterns::default().find(text.as_bytes()).count();
+            let users = Patterns::default().find(text.as_bytes(), End::Whole).count();
             assert_eq!(users, expected.len(), "patterns or not: {text}");
+        }
+    }
+
+    #[test]
+    fn a_secret_that_begins_before_a_cut_is_found_wherever_the_cut_is() {
+        for (secret, visible) in [
+            ("4111111111111111", 0),
+            ("4111%201111%201111%201111", 0),
+            ("a.name.as.long.as.names.are.that.nobody.would.like.to.type@mail.example.org", 0),
+            ("eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.c2lnbmF0dXJlIGFuZCBtb3Jl", 0),
+            ("Bearer abcdefghijklmnopqrstuvwxyz", 7),
+            ("https://a-user:and-a-password@host/", 8),
+        ] {
+            let text = format!("/path/{secret}/{}", "x".repeat(2 * AHEAD));
+            for told in 7 + visible..6 + secret.len() {
+                let found = ALL.find(&text.as_bytes()[..told + AHEAD], End::Cut).next();
+                let Some(Found::Secret(range) | Found::User(range)) = found else { panic!("{}", &text[..told]) };
+                assert!(
+                    range.start <= 6 + visible && (range.end >= told || secret.ends_with("@host/")),
+                    "{range:?} {secret}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_touches_a_cut_is_a_secret_and_what_does_not_is_looked_at_as_ever() {
+        let found = |text: &str| {
+            let ranges = ALL.find(text.as_bytes(), End::Cut).map(|found| match found {
+                Found::Secret(range) | Found::User(range) => text[range].to_owned(),
+            });
+            ranges.collect::<Vec<_>>().join(" ")
+        };
+        for (text, expected) in [
+            ("/a/eyJ", "eyJ"),
+            ("/a/eyJ/b", ""),
+            ("/a?t=bearer+a", "a"),
+            ("/a/bob@ex", "bob@ex"),
+            ("/a/bob@", "bob@"),
+            ("/to/https://bo", "bo"),
+            ("/to/https://host/", ""),
+            ("/a/bob@ex/c", ""),
+        ] {
+            assert_eq!(found(text), expected, "{text}");
         }
     }
 
@@ -325,7 +395,7 @@ mod tests {
         for piece in ["eyJ", "bearer ", "a@", "%40", "://", "%3A%2F%2F", "4111-", "4111", "1a@b.", "eyJaaaaaaa.%"] {
             let text = piece.repeat(200_000 / piece.len());
             let started = Instant::now();
-            ALL.find(text.as_bytes()).for_each(drop);
+            ALL.find(text.as_bytes(), End::Whole).for_each(drop);
             assert!(started.elapsed().as_secs() < 2, "{piece}");
         }
     }
