@@ -78,7 +78,7 @@ impl Redactor {
         }
     }
 
-    pub fn text<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
+    pub fn text<'a>(&self, text: &'a [u8], end: End) -> Cow<'a, [u8]> {
         let mut out = Vec::new();
         let mut same = 0;
         for found in self.patterns.find(text, end) {
