@@ -51,7 +51,7 @@ fn measure(fields: &str) -> Result<(f64, f64, f64), Box<dyn Error>> {
     let destinations = config.policy.destinations.iter().map(|to| Destination::new(to).expect("usable")).collect();
     let registry = Registry::new();
     let resource = Resource(vec![("service.name".into(), "cart".into()), ("service.namespace".into(), "shop".into())]);
-    let exporter = Exporter::start(destinations, resource, Default::default(), &registry)?;
+    let exporter = Exporter::start(destinations, resource, &registry)?;
     stay_on(last)?;
     let receiver = thread::spawn(move || discard(&listener));
     let batches = exporter.batches();

@@ -15,7 +15,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
+use crate::capturing::Shown;
 use crate::picture::Picture;
+use crate::push::Door;
 use crate::push::registry::Registry;
 use crate::source::Reading;
 
@@ -23,8 +25,10 @@ use crate::source::Reading;
 #[derive(Clone)]
 pub struct View {
     pub registry: Arc<Registry>,
+    pub door: Arc<Door>,
     pub pictures: watch::Receiver<Option<Arc<Picture>>>,
     pub readings: watch::Receiver<Reading>,
+    pub captures: watch::Receiver<Vec<Shown>>,
 }
 
 /// Serves until dropped.
@@ -67,6 +71,7 @@ fn answer(request: &Request<Incoming>, view: &View) -> Response<Full<Bytes>> {
         },
         "/proxies" => json(&pages::proxies(view)),
         "/resources" => json(&pages::resources(view)),
+        "/captures" => json(&pages::captures(view)),
         "/metrics" => text(StatusCode::OK, metrics::TYPE, metrics::all(view)),
         _ => text(StatusCode::NOT_FOUND, "text/plain", format!("there is no such page\n\n{}", pages::INDEX)),
     }

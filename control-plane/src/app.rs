@@ -67,8 +67,9 @@ pub async fn start(options: Options) -> Result<Running, String> {
     let (reading, readings) = watch::channel(Reading::default());
     let (pictures, present) = watch::channel(None);
     let (told, heard) = mpsc::channel(TOLD);
-    let hub = Hub { pictures: present.clone(), registry: Arc::new(Registry::default()), told };
-    let view = admin::View { registry: hub.registry.clone(), pictures: present, readings: readings.clone() };
+    let (captures, captured) = watch::channel(Vec::new());
+    let hub = Hub { pictures: present.clone(), registry: Arc::new(Registry::default()), told, door: Arc::default() };
+    let view = admin::View { registry: hub.registry.clone(), door: hub.door.clone(), pictures: present, readings: readings.clone(), captures: captured };
     let mut tasks = JoinSet::new();
     let Source::Dir(path) = options.source;
     tasks.spawn(verdicts(readings.clone()));
@@ -79,7 +80,7 @@ pub async fn start(options: Options) -> Result<Running, String> {
         }
     });
     tasks.spawn(async move {
-        keeper::run(Keeper { readings, told: heard, pictures, interval: options.interval }).await;
+        keeper::run(Keeper { readings, told: heard, pictures, captures, interval: options.interval }).await;
         "the source ended".to_owned()
     });
     tasks.spawn(async move {

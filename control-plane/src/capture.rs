@@ -174,11 +174,6 @@ impl Capture {
         std::mem::take(&mut self.changed)
     }
 
-    /// Permits may still come back: until then the capture is to be kept, with its status.
-    pub fn is_over(&self) -> bool {
-        self.state != State::Running && self.status().permits == 0
-    }
-
     fn wait(&mut self, proxy: u64, line: usize) {
         self.waits += 1;
         self.waiting[line].insert(self.waits, proxy);

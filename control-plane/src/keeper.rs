@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::adaptive::{self, Planner, Report};
+use crate::capturing::{Capturing, Shown};
 use crate::cluster::Cluster;
 use crate::picture::Picture;
 use crate::push::Told;
@@ -19,14 +20,16 @@ pub struct Keeper {
     pub readings: watch::Receiver<Reading>,
     pub told: mpsc::Receiver<Told>,
     pub pictures: watch::Sender<Option<Arc<Picture>>>,
+    pub captures: watch::Sender<Vec<Shown>>,
     pub interval: Duration,
 }
 
 /// Runs until its source ends.
 pub async fn run(keeper: Keeper) {
-    let Keeper { mut readings, mut told, pictures, interval } = keeper;
+    let Keeper { mut readings, mut told, pictures, captures, interval } = keeper;
     let start = Instant::now();
     let mut planner = Planner::new(Duration::ZERO, interval);
+    let mut capturing = Capturing::default();
     let mut version = 0;
     loop {
         let anew = tokio::select! {
@@ -34,23 +37,34 @@ pub async fn run(keeper: Keeper) {
                 Ok(()) => {
                     let cluster = readings.borrow_and_update().cluster.clone();
                     planner.set(rules(&cluster), budgets(&cluster));
+                    capturing.set(start.elapsed(), &cluster.captures);
                     true
                 }
                 Err(_) => return,
             },
             Some(told) = told.recv() => {
-                if let Told::Report { steady, report } = told {
-                    heed(&mut planner, start.elapsed(), steady, &report);
+                match told {
+                    Told::Report { steady, report } => heed(&mut planner, start.elapsed(), steady, &report),
+                    Told::Connected { proxy, seat, permits } => capturing.connected(proxy, seat, permits),
+                    Told::Gone { proxy } => capturing.gone(proxy),
+                    Told::Captured { proxy, captured } => capturing.captured(proxy, &captured),
                 }
                 false
             }
-            () = tokio::time::sleep_until(start + planner.wake()) => planner.tick(start.elapsed()),
+            () = tokio::time::sleep_until(start + planner.wake().min(capturing.wake())) => planner.tick(start.elapsed()),
         };
-        if !anew {
+        let ended = capturing.poll(start.elapsed());
+        if let Some(shown) = capturing.shown() {
+            captures.send_replace(shown);
+        }
+        if !anew && !ended {
             continue;
         }
         version += 1;
-        let cluster = readings.borrow().cluster.clone();
+        let mut cluster = readings.borrow().cluster.clone();
+        if cluster.captures.iter().any(|capture| !capturing.runs(&capture.meta)) {
+            Arc::make_mut(&mut cluster).captures.retain(|capture| capturing.runs(&capture.meta));
+        }
         let thresholds = planner.thresholds().map(|thresholds| Arc::new(wire(thresholds)));
         tracing::debug!(version, "a new picture");
         pictures.send_replace(Some(Arc::new(Picture::new(version, cluster, thresholds))));

@@ -5,6 +5,9 @@
 pub mod adaptive;
 mod admin;
 mod app;
+mod arrivals;
+mod capture;
+mod capturing;
 mod cli;
 mod cluster;
 mod keeper;

@@ -3,6 +3,7 @@
 
 mod background;
 mod follow;
+mod pushed;
 mod resolve;
 mod resource;
 mod tls;
@@ -20,7 +21,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::admin::{Command, Health};
-use crate::config::{Config, LogTarget, Problem, Role, Source};
+use crate::config::{Config, LogTarget, Policy, Problem, Role, Source};
 use crate::handover::{self, HandoverError, Inheritance, Socket};
 use crate::identity::certs::CertificateError;
 use crate::net::listen;
@@ -134,6 +135,7 @@ struct Parts {
     health: Health,
     access_log: AccessLog,
     exporter: Option<Exporter>,
+    /// How what is seen is told, until another policy comes.
     manner: Arc<Manner>,
     tls: tls::Configured,
     shared: Shared,
@@ -148,16 +150,14 @@ impl Parts {
             LogTarget::File(path) => Some(sink::Target::File(path)),
         };
         let memory = system::memory::MemoryWatch::new();
-        let redactor = redactor(config)?;
         let style = Style {
             format: config.telemetry.access_log.format.clone(),
             requests: config.telemetry.access_log.requests(config.role),
-            redactor: redactor.clone(),
         };
-        let manner = Arc::new(Manner::new(&config.policy, redactor));
+        let manner = manner(&config.policy)?;
         Ok(Self {
             access_log: AccessLog::open(target, style, registry).map_err(StartError::System)?,
-            exporter: exporter(config, manner.clone(), registry)?,
+            exporter: exporter(config, registry)?,
             manner,
             tls: tls::Configured::new(config)?,
             shared: Shared::new(memory.clone(), config.limits.pipe_bytes, window_bytes(config)),
@@ -178,27 +178,31 @@ fn window_bytes(config: &Config) -> usize {
         .map_or(config.limits.window_bytes, |spare: usize| config.limits.window_bytes.min(spare))
 }
 
-fn redactor(config: &Config) -> Result<Redactor, StartError> {
-    let rules = &config.policy.redaction;
+/// It reads the file with the key.
+fn manner(policy: &Policy) -> Result<Arc<Manner>, StartError> {
+    let rules = &policy.redaction;
     let key = rules.hash_key_file.as_ref().map(|path| match std::fs::read(path) {
         Ok(key) if key.trim_ascii().is_empty() => Err(StartError::Key(path.clone(), "is empty".into())),
         Ok(key) => Ok(key.trim_ascii().to_vec()),
         Err(error) => Err(StartError::Key(path.clone(), format!("cannot be read: {error}"))),
     });
-    Ok(Redactor::new(rules, key.transpose()?.as_deref()))
+    let redactor = Redactor::new(rules, key.transpose()?.as_deref());
+    Ok(Arc::new(Manner::new(policy, redactor)))
 }
 
-fn exporter(config: &Config, manner: Arc<Manner>, registry: &Registry) -> Result<Option<Exporter>, StartError> {
-    if config.policy.destinations.is_empty() {
+fn exporter(config: &Config, registry: &Registry) -> Result<Option<Exporter>, StartError> {
+    // A control plane may say later where spans go.
+    if config.policy.destinations.is_empty() && config.control_plane.is_none() {
         return Ok(None);
     }
-    let destinations: Result<Vec<_>, _> = config.policy.destinations.iter().map(Destination::new).collect();
-    let destinations = destinations.map_err(|error| match error {
-        SettingsError::Certificate(error) => StartError::Certificate(error),
-        SettingsError::Unusable(text) => StartError::Destination(text),
-    })?;
+    let destinations = destinations(&config.policy)?;
     let resource = resource::of(config);
-    Exporter::start(destinations, resource, manner, registry).map(Some).map_err(StartError::System)
+    Exporter::start(destinations, resource, registry).map(Some).map_err(StartError::System)
+}
+
+fn destinations(policy: &Policy) -> Result<Vec<Destination>, StartError> {
+    let destinations: Result<_, _> = policy.destinations.iter().map(Destination::new).collect();
+    destinations.map_err(StartError::from)
 }
 
 /// The sockets that connections arrive on, and those of the two servers.
@@ -313,6 +317,15 @@ fn bind(name: &str, address: SocketAddr, transparent: bool) -> Result<Socket, St
     let listener = listen::bind(address, transparent).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     Ok(Socket { name: name.to_owned(), address, listener })
+}
+
+impl From<SettingsError> for StartError {
+    fn from(error: SettingsError) -> Self {
+        match error {
+            SettingsError::Certificate(error) => Self::Certificate(error),
+            SettingsError::Unusable(text) => Self::Destination(text),
+        }
+    }
 }
 
 impl fmt::Display for StartError {

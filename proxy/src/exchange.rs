@@ -439,7 +439,7 @@ impl Exchange {
             return;
         }
         let mut record = self.record.borrow_mut();
-        self.connection.worker.manner.custom.request(headers, &mut record.custom);
+        self.policy.manner.custom.request(headers, &mut record.custom);
         record.asked = record.custom.len();
     }
 
@@ -447,7 +447,7 @@ impl Exchange {
     pub fn heard(&self, headers: &HeaderMap) {
         let mut record = self.record.borrow_mut();
         if spans::is_made(self, &record) {
-            self.connection.worker.manner.custom.answer(headers, &mut record.custom);
+            self.policy.manner.custom.answer(headers, &mut record.custom);
         }
     }
 

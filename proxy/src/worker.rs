@@ -11,7 +11,6 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
@@ -34,7 +33,6 @@ use crate::telemetry::access_log::AccessLog;
 use crate::trace::clock::Clock;
 use crate::trace::export::SpanBuffer;
 use crate::trace::in_flight::InFlight;
-use crate::trace::manner::Manner;
 use crate::trace::propagate::ink::Ink;
 
 pub struct Worker {
@@ -46,7 +44,6 @@ pub struct Worker {
     pub meters: Meters,
     pub access_log: AccessLog,
     /// How its spans are told, and so what is taken down for them.
-    pub manner: Arc<Manner>,
     pub spans: SpanBuffer,
     /// The answers that go out to clients.
     pub answers: Answers,

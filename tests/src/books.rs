@@ -36,7 +36,7 @@ impl Books {
         let config = config::parse(&text, "test.yaml", std::iter::empty()).expect("a configuration");
         let destinations = config.policy.destinations.iter().map(|to| Destination::new(to).expect("usable"));
         let registry = Registry::new();
-        let exporter = Exporter::start(destinations.collect(), Resource::default(), Default::default(), &registry)
+        let exporter = Exporter::start(destinations.collect(), Resource::default(), &registry)
             .expect("a thread");
         let spans = SpanBuffer::new(Some(exporter.batches()), &registry.shard());
         Self { name, registry, exporter: Some(exporter), spans: Some(spans), made: 0 }
@@ -47,7 +47,7 @@ impl Books {
         let spans = self.spans.as_ref().expect("open");
         for _ in 0..count {
             self.made += 1;
-            spans.write(|batch| {
+            spans.write(&Arc::default(), |batch| {
                 let span = span(batch, self.made);
                 batch.push(span);
                 1

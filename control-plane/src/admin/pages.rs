@@ -9,6 +9,7 @@ pub const INDEX: &str = "\
 /ready      the source was read, proxies are served
 /proxies    who is connected, at which version, what was refused
 /resources  what became of each resource
+/captures   what each TraceCapture has collected
 /metrics    for Prometheus
 ";
 
@@ -66,4 +67,21 @@ pub fn resources(view: &View) -> Value {
         "goesOnAsBefore": verdict.before,
     }));
     json!({"resources": list.collect::<Vec<_>>()})
+}
+
+pub fn captures(view: &View) -> Value {
+    let captures = view.captures.borrow();
+    let list = captures.iter().map(|shown| {
+        json!({
+            "namespace": shown.namespace,
+            "name": shown.name,
+            "generation": shown.generation,
+            "phase": shown.phase,
+            "collected": shown.traces.len(),
+            "asked": shown.asked,
+            "traceIds": shown.traces,
+            "permits": shown.permits,
+        })
+    });
+    json!({"captures": list.collect::<Vec<_>>()})
 }

@@ -65,12 +65,8 @@ impl Registry {
         }
     }
 
-    pub fn len(&self) -> usize {
+    pub fn connected(&self) -> usize {
         self.lock().len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// All of them, in the order in which they came.

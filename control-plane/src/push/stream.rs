@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use spanmesh_proto::v1;
 use spanmesh_proto::v1::from_proxy::Message as From;
@@ -22,7 +22,10 @@ pub type Out = mpsc::Sender<Result<v1::ToProxy, Status>>;
 /// Runs until the proxy goes, or does what it must not.
 pub async fn run(hub: Hub, mut messages: Streaming<v1::FromProxy>, out: Out, peer: String) {
     let outcome = match greet(&mut messages).await {
-        Ok(hello) => serve(&hub, messages, &out, hello, peer).await,
+        Ok(hello) => match hub.door.pass().await {
+            Ok(()) => serve(&hub, messages, &out, hello, peer).await,
+            Err(after) => send_away(&out, after).await,
+        },
         Err(status) => Err(status),
     };
     if let Err(status) = outcome {
@@ -71,7 +74,7 @@ async fn serve(
     };
     let steady = steady(&seen);
     let entry = Entry { hub, id: hub.registry.enter(seen), steady };
-    let _ = hub.told.send(Told::Connected { proxy: entry.id, permits }).await;
+    let _ = hub.told.send(Told::Connected { proxy: entry.id, seat: seat.clone(), permits }).await;
     let mut pictures = hub.pictures.clone();
     pictures.mark_changed();
     // The picture of the latest push, and when an answer to it is overdue.
@@ -136,6 +139,11 @@ async fn serve(
             }
         }
     }
+}
+
+async fn send_away(out: &Out, after: Duration) -> Result<(), Status> {
+    let after = u32::try_from(after.as_millis()).unwrap_or(u32::MAX);
+    send(out, To::Leave(v1::Leave { reason: "too many proxies come at once".into(), after })).await
 }
 
 async fn send(out: &Out, message: To) -> Result<(), Status> {

@@ -211,7 +211,7 @@ pub struct RuleCount {
 pub struct Captured {
     #[prost(string, tag = "1")]
     pub capture: ::prost::alloc::string::String,
-    /// 16 bytes.
+    /// 16 bytes; none if a request matched and there was no permit.
     #[prost(bytes = "vec", tag = "2")]
     pub trace: ::prost::alloc::vec::Vec<u8>,
 }

@@ -17,14 +17,17 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::follow::{Publisher, follow};
+use super::pushed::{self, Pushing};
 use super::{Bound, Copies, Parts, Plan, Sockets, StartError, Stop, resolve, run};
 use crate::admin::{self, AdminState, Command};
-use crate::config::Source;
+use crate::config::{ControlPlane, Source};
+use crate::discovery::client::{self, News};
 use crate::drain::Draining;
 use crate::handover;
 use crate::identity::reload::{self, ReloadEvent};
 use crate::system::{self, budget::Budget};
 use crate::telemetry::metrics::{AnyThread, Gauge, family};
+use crate::trace::export::Exporter;
 
 pub struct Background {
     pub parts: Parts,
@@ -63,6 +66,17 @@ async fn serve(background: Background, ready: SyncSender<Result<Bound, StartErro
     }
 }
 
+fn be_pushed(parts: &Parts, control_plane: &ControlPlane, publisher: Publisher) -> Result<(), StartError> {
+    let settings = pushed::settings(&parts.config, control_plane)?;
+    let changes = parts.exporter.as_ref().map(Exporter::changes);
+    let road = Pushing { publisher, config: parts.config.clone(), changes, before: None };
+    let (_, services) = mpsc::channel(1);
+    let (_, captured) = mpsc::channel(1);
+    let news = News { services, captured };
+    tokio::spawn(client::follow(settings, road, news, parts.registry.clone()));
+    Ok(())
+}
+
 /// A proxy that serves.
 struct Serving {
     parts: Parts,
@@ -85,7 +99,7 @@ async fn start(background: Background) -> Result<(Serving, Bound), StartError> {
     let mut sockets = Sockets::open(&parts.config, workers)?;
     let (bound, own) = (sockets.bound(), sockets.own());
     let lists = std::mem::take(&mut sockets.workers);
-    let publisher = Publisher::new(parts.config.clone());
+    let publisher = Publisher::new(parts.config.clone(), parts.manner.clone());
     let mut workers =
         Workers::spawn(&parts, &publisher, lists, &own, &addresses, workers).map_err(StartError::System)?;
     let servers =
@@ -98,7 +112,10 @@ async fn start(background: Background) -> Result<(Serving, Bound), StartError> {
     let (tell, taken) = mpsc::channel(1);
     let offer = Offer::start(&parts, &sockets.copies, tell);
     watches(&mut parts);
-    tokio::spawn(follow(publisher, source, parts.registry.clone()));
+    match &parts.config.control_plane {
+        None => drop(tokio::spawn(follow(publisher, source, parts.registry.clone()))),
+        Some(control_plane) => be_pushed(&parts, control_plane, publisher)?,
+    }
     let count = i64::try_from(workers.left).unwrap_or(i64::MAX);
     parts.registry.shared().gauge(family::WORKERS, &[]).set(count);
     parts.health.ready();
@@ -254,7 +271,6 @@ impl Workers {
                 shared: parts.shared.clone(),
                 registry: parts.registry.clone(),
                 access_log: parts.access_log.clone(),
-                manner: parts.manner.clone(),
                 spans: parts.exporter.as_ref().map(|exporter| exporter.batches()),
                 policies: publisher.subscribe(),
                 heartbeat: parts.health.heartbeat(&name),

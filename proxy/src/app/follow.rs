@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use crate::config::{Config, Problem, Source};
 use crate::telemetry::metrics::{Registry, family};
+use crate::trace::manner::Manner;
 use crate::worker::policy::Policies;
 
 /// Sends policies to the workers, and lets old ones go in this thread.
@@ -18,20 +19,24 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    pub fn new(config: Arc<Config>) -> Self {
-        Self { sender: watch::Sender::new(Arc::new(Policies::new(config))), retired: Vec::new() }
+    pub fn new(config: Arc<Config>, manner: Arc<Manner>) -> Self {
+        Self { sender: watch::Sender::new(Arc::new(Policies::new(config, manner))), retired: Vec::new() }
+    }
+
+    pub fn manner(&self) -> Arc<Manner> {
+        self.sender.borrow().manner()
     }
 
     pub fn subscribe(&self) -> watch::Receiver<Arc<Policies>> {
         self.sender.subscribe()
     }
 
-    fn publish(&mut self, config: Config) {
-        let old = self.sender.send_replace(Arc::new(Policies::new(Arc::new(config))));
+    pub fn publish(&mut self, config: Config, manner: Arc<Manner>) {
+        let old = self.sender.send_replace(Arc::new(Policies::new(Arc::new(config), manner)));
         self.retired.push(old);
     }
 
-    fn forget(&mut self) {
+    pub fn forget(&mut self) {
         self.retired.retain(|policies| !policies.is_forgotten());
         // Requests that never end hold the oldest. Then a worker frees them, which costs it a moment.
         let more = self.retired.len().saturating_sub(RETIRED);
@@ -50,11 +55,11 @@ pub async fn follow(mut publisher: Publisher, source: Option<Source>, registry: 
         // It fails only while the runtime shuts down.
         let Ok(read) = tokio::task::spawn_blocking(move || reader.read()).await else { return };
         let Some(contents) = looks.settled(read) else { continue };
-        let running = publisher.sender.borrow().config.clone();
+        let running = publisher.sender.borrow().clone();
         let file = source.file().display();
         let outcome = match contents.and_then(|text| source.parse(&text)) {
             Ok(newer) => {
-                let adopted = running.adopt(&newer);
+                let adopted = running.config.adopt(&newer);
                 if !adopted.left.is_empty() {
                     let left = adopted.left.join(", ");
                     tracing::warn!("{file}: {left} changed; that holds from the next start on");
@@ -62,7 +67,7 @@ pub async fn follow(mut publisher: Publisher, source: Option<Source>, registry: 
                 if !adopted.changed {
                     continue;
                 }
-                publisher.publish(adopted.config);
+                publisher.publish(adopted.config, running.manner());
                 tracing::info!("{file}: the policy was replaced");
                 "replaced"
             }
@@ -126,9 +131,9 @@ mod tests {
     fn an_old_policy_goes_when_the_last_request_has_let_go_of_it() {
         let yaml = "version: 1\nrole: standalone\nlisteners:\n- {name: in, mode: outbound, address: '127.0.0.1:1'}\n";
         let config = crate::config::parse(yaml, "test.yaml", std::iter::empty()).unwrap();
-        let mut publisher = Publisher::new(Arc::new(config.clone()));
+        let mut publisher = Publisher::new(Arc::new(config.clone()), Arc::default());
         let held = publisher.sender.borrow().held("in");
-        publisher.publish(config.clone());
+        publisher.publish(config.clone(), Arc::default());
         publisher.forget();
         assert_eq!(publisher.retired.len(), 1, "a request holds it");
         drop(held);

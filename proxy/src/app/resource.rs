@@ -43,7 +43,7 @@ pub fn of(config: &Config) -> Resource {
 }
 
 /// For one that nobody named: what made the pod, the pod, the container, as the conventions for Kubernetes have it.
-fn service(node: &Node) -> String {
+pub fn service(node: &Node) -> String {
     let names = [&node.owner_name, &node.pod, &node.container];
     let name = names.into_iter().find(|name| !name.is_empty());
     name.map_or("unknown_service:spanmesh-proxy", |name| name).to_owned()

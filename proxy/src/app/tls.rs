@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::ClientConfig;
 use rustls::client::Resumption;
@@ -9,11 +10,13 @@ use rustls::pki_types::ServerName;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::StartError;
-use crate::config::{Config, Upstream, UpstreamTls};
+use crate::config::{Config, ControlPlane, Upstream, UpstreamTls};
 use crate::http::client::Tls;
 use crate::identity::certs::{CertificateSet, PairFiles};
 use crate::identity::reload::LiveCertificates;
 use crate::identity::tls;
+use crate::trace::export::dial::Dial;
+use crate::trace::export::settings;
 
 #[derive(Default)]
 pub struct Configured {
@@ -70,6 +73,14 @@ fn connectors(upstream: &Upstream, tls: &UpstreamTls) -> Result<Tls, StartError>
         negotiated: connector(&[H2, HTTP1]),
         opaque: connector(&[]),
     })
+}
+
+/// How each address of the control plane is reached.
+pub fn control_plane(control_plane: &ControlPlane) -> Result<Vec<Dial>, StartError> {
+    let ControlPlane { addresses, root_file, server_name, .. } = control_plane;
+    let tls = UpstreamTls { root_file: root_file.clone(), server_name: server_name.clone(), ..UpstreamTls::default() };
+    let dial = |endpoint| settings::dial("controlPlane", endpoint, Some(&tls), H2, Duration::MAX);
+    addresses.iter().map(|endpoint| dial(endpoint).map_err(StartError::from)).collect()
 }
 
 const H2: &[u8] = b"h2";

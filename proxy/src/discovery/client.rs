@@ -9,7 +9,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_core::Stream;
-use http::{HeaderMap, Uri};
+use http::header::{AUTHORIZATION, HeaderValue};
+use http::Uri;
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -27,7 +28,7 @@ use super::held::{Held, KINDS};
 use super::read::Snapshot;
 use super::store;
 use crate::telemetry::metrics::{AnyThread, Gauge, Registry, family};
-use crate::trace::export::dial::{Dial, Fields};
+use crate::trace::export::dial::{self, Dial};
 use crate::trace::export::retry::Failure;
 use pause::Pause;
 
@@ -35,7 +36,8 @@ use pause::Pause;
 pub struct Settings {
     /// At least one.
     pub addresses: Vec<Dial>,
-    pub fields: Fields,
+    /// Says who the proxy is. Read anew for each connection.
+    pub token_file: Option<PathBuf>,
     pub node: v1::Node,
     /// Where the last good policy is kept.
     pub state: Option<PathBuf>,
@@ -267,10 +269,9 @@ impl Client {
             }
         }));
         let mut request = tonic::Request::new(Messages(messages));
-        let mut headers = HeaderMap::new();
-        self.settings.fields.write(&mut headers, std::time::Instant::now());
-        for (name, value) in &headers {
-            request.metadata_mut().as_mut().append(name, value.clone());
+        if let Some(path) = &self.settings.token_file {
+            let token = token(path.clone()).await.map_err(|reason| format!("{}: {reason}", path.display()))?;
+            request.metadata_mut().as_mut().insert(AUTHORIZATION, token);
         }
         let mut client = DiscoveryClient::with_origin(Channel(send), origin).max_decoding_message_size(LARGEST);
         let answer = client.follow(request).await.map_err(|status| of(shown(&status)))?;
@@ -294,6 +295,12 @@ impl Client {
 
 fn message(message: From) -> v1::FromProxy {
     v1::FromProxy { message: Some(message) }
+}
+
+async fn token(path: PathBuf) -> Result<HeaderValue, String> {
+    let read = tokio::task::spawn_blocking(move || std::fs::read_to_string(path)).await;
+    let text = read.map_err(|error| error.to_string())?.map_err(|error| format!("the token cannot be read: {error}"))?;
+    dial::secret(format!("Bearer {}", text.trim()).as_bytes()).ok_or_else(|| "the token has characters that none has".into())
 }
 
 fn unreachable(failure: Failure) -> String {

@@ -27,7 +27,7 @@ pub(super) fn interim(exchange: &Exchange, record: &Record, since: Instant, now:
     let outbound = exchange.connection.listener.mode == Mode::Outbound;
     let open = record.attempts.last().filter(|_| outbound).map_or(id, |attempt| attempt.span);
     let own = context::random_span(&mut *worker.rng.borrow_mut());
-    worker.spans.write(|batch| {
+    worker.spans.write(&exchange.policy().manner, |batch| {
         let base = base(exchange, record, (context, own), (Flag::Ok, now), batch);
         let (sent, received) = record.reports.kept.back().map_or((0, 0), |(_, sent, received)| (*sent, *received));
         let reports = batch.reports(record.reports.count, std::iter::empty());
@@ -57,7 +57,7 @@ pub(super) fn write(exchange: &Exchange, record: &Record, flag: Flag, ended: Ins
         return;
     }
     let mode = connection.listener.mode;
-    worker.spans.write(|batch| {
+    worker.spans.write(&exchange.policy().manner, |batch| {
         let base = base(exchange, record, trace, (flag, ended), batch);
         let attempts = if mode == Mode::Inbound { 0 } else { record.attempts.len() };
         let mut made = 0;

@@ -39,13 +39,13 @@ fn failed(exchange: &Exchange, record: &Record, flag: Flag) -> bool {
     let grpc = record.grpc.and_then(|grpc| grpc.status);
     flag != Flag::Ok
         || record.status.is_some_and(|status| status.is_server_error())
-        || grpc.is_some_and(|status| exchange.connection.worker.manner.failures.has(Kind::Server, status))
+        || grpc.is_some_and(|status| exchange.policy().manner.failures.has(Kind::Server, status))
 }
 
 fn fill(line: &mut Line, exchange: &Exchange, record: &Record, flag: Flag, ended: Instant) {
     let connection = &exchange.connection;
     let clock = &connection.worker.clock;
-    let redactor = connection.worker.access_log.redactor();
+    let redactor = &exchange.policy().manner.redactor;
     let opened = Duration::from_nanos(clock.unix_nanos(exchange.opened));
     line.put(Field::Time, Value::Time(UNIX_EPOCH + opened));
     line.put(Field::Listener, Value::Text(&connection.listener.name));

@@ -104,7 +104,7 @@ impl Proxy {
         let plan = Plan {
             workers: 1,
             shared: Shared::new(MemoryWatch::new(), 0, config.limits.pipe_bytes),
-            policies: watch::channel(Arc::new(Policies::new(config.clone()))).1,
+            policies: watch::channel(Arc::new(Policies::new(config.clone(), Arc::default()))).1,
             config,
             sockets: Vec::new(),
             own: Vec::new(),
@@ -112,7 +112,6 @@ impl Proxy {
             tls: HashMap::new(),
             addresses: HashMap::new(),
             access_log: AccessLog::open(None, Default::default(), &registry).expect("no log, no thread"),
-            manner: Arc::default(),
             registry,
             spans: None,
             heartbeat: Health::new().heartbeat("worker"),
@@ -228,7 +227,6 @@ impl Manner {
 }
 
 /// Sends the bytes, reads what comes, and leaves.
-pub async fn speak(io: DuplexStream, manner: Manner, bytes: &[u8]) -> Vec<u8> {
     let (mut from, mut to) = tokio::io::split(io);
     let read = Rc::new(RefCell::new(Vec::new()));
     let reading = spawn_local({

@@ -14,7 +14,6 @@ use super::metrics::Registry;
 use super::sink::{Limits, Sink, Target};
 use super::{print, timestamp};
 use crate::config::{LOG_FIELDS, LogField, LogFormat, LogPiece, Logged};
-use crate::trace::redact::Redactor;
 
 /// The access log; one clone per worker. Without a target nothing is built and nothing written.
 pub struct AccessLog {
@@ -29,12 +28,11 @@ pub struct AccessLog {
 pub struct Style {
     pub format: LogFormat,
     pub requests: Logged,
-    pub redactor: Redactor,
 }
 
 impl Default for Style {
     fn default() -> Self {
-        Self { format: LogFormat::Json, requests: Logged::All, redactor: Redactor::default() }
+        Self { format: LogFormat::Json, requests: Logged::All }
     }
 }
 
@@ -74,11 +72,6 @@ impl AccessLog {
     /// Whether a request has a line that ended well, or not so.
     pub fn wants(&self, failed: bool) -> bool {
         self.is_on() && (failed || self.style.requests == Logged::All)
-    }
-
-    /// What is taken out of what comes from outside.
-    pub fn redactor(&self) -> &Redactor {
-        &self.style.redactor
     }
 
     /// Writes one line; `fill` gives its fields and is not called when the log is off. False if the line was dropped.

@@ -77,10 +77,14 @@ impl SpanBuffer {
         COMPILED && self.batches.is_some()
     }
 
-    /// `fill` writes spans into the open batch and says how many.
-    pub fn write(&self, fill: impl FnOnce(&mut Batch) -> u32) {
+    /// `fill` writes spans into the open batch and says how many. All spans of a batch are told in one manner.
+    pub fn write(&self, manner: &Arc<Manner>, fill: impl FnOnce(&mut Batch) -> u32) {
+        if self.open.borrow().manner.as_ref().is_some_and(|open| !Arc::ptr_eq(open, manner)) {
+            self.flush();
+        }
         let full = {
             let mut open = self.open.borrow_mut();
+            open.manner.get_or_insert_with(|| manner.clone());
             let made = fill(&mut open);
             self.created.add(made.into());
             self.in_flight.add(made.into());
@@ -117,9 +121,21 @@ impl Drop for SpanBuffer {
 /// The background's end: one thread that encodes and sends.
 pub struct Exporter {
     batches: Batches,
+    changes: mpsc::UnboundedSender<Vec<Destination>>,
     end: watch::Sender<Option<Instant>>,
     /// Closed when the thread has ended.
     ended: Receiver<()>,
+}
+
+/// Tells the thread of the spans of other destinations than before. Those that go send what they were given.
+#[derive(Clone)]
+pub struct Changes(mpsc::UnboundedSender<Vec<Destination>>);
+
+impl Changes {
+    /// They are few: they come as policies do. After the end nobody hears them.
+    pub fn tell(&self, destinations: Vec<Destination>) {
+        let _ = self.0.send(destinations);
+    }
 }
 
 impl Exporter {
@@ -127,19 +143,12 @@ impl Exporter {
     pub fn start(
         destinations: Vec<Destination>,
         resource: json::Resource,
-        manner: Arc<Manner>,
         registry: &Registry,
     ) -> io::Result<Self> {
         let (batches, queue) = mpsc::channel(QUEUE);
-        let (mut files, mut remotes) = (Vec::new(), Vec::new());
-        for destination in destinations {
-            match destination {
-                Destination::Lines { name, only, target } => {
-                    files.push(Lines::open(&name, target, &only, &resource, registry)?);
-                }
-                Destination::Remote(remote) => remotes.push(*remote),
-            }
-        }
+        let (changes, changed) = mpsc::unbounded_channel();
+        let (files, remotes) = open(destinations, &resource, registry)?;
+        let nowhere = registry.shared().counter(family::SPANS_DROPPED, &[ALL, Reason::Nowhere.name()]);
         let in_flight = registry.shared().gauge(family::SPANS_IN_FLIGHT, &[ALL]);
         let late = registry.shared().counter(family::SPANS_DROPPED, &[ALL, Reason::Ended.name()]);
         let (end, told) = watch::channel(None);
@@ -155,15 +164,23 @@ impl Exporter {
             };
             let _ = ready.send(Ok(()));
             runtime.block_on(async move {
-                let mut senders = JoinSet::new();
-                let remotes = remotes.into_iter();
-                let outlets = remotes.map(|remote| Outlet::open(remote, &resource, &registry, &told, &mut senders));
-                let mut work =
-                    Work { files, outlets: outlets.collect(), resource, manner, in_flight, ended: late, room: 0 };
-                let end = End(told);
-                work.run(queue, end.clone()).await;
+                let end = End(told.clone());
+                let mut work = Work {
+                    files,
+                    outlets: Vec::new(),
+                    resource,
+                    in_flight,
+                    ended: late,
+                    nowhere,
+                    room: 0,
+                    registry,
+                    told,
+                    senders: JoinSet::new(),
+                };
+                work.send_to(remotes);
+                work.run(queue, changed, end.clone()).await;
                 work.close();
-                while senders.join_next().await.is_some() {}
+                while work.senders.join_next().await.is_some() {}
                 // All of them at once, as it were: what one waits for, the others use.
                 let until = end.disks().unwrap_or_else(|| Instant::now() + FINISH);
                 work.files.iter().for_each(|file| file.close(until));
@@ -177,7 +194,11 @@ impl Exporter {
             drop(gone);
         })?;
         started.recv().unwrap_or_else(|_| Err(io::Error::other("the thread of the spans ended while starting")))?;
-        Ok(Self { batches, end, ended })
+        Ok(Self { batches, changes, end, ended })
+    }
+
+    pub fn changes(&self) -> Changes {
+        Changes(self.changes.clone())
     }
 
     pub fn batches(&self) -> Batches {
@@ -199,28 +220,38 @@ struct Work {
     files: Vec<Lines>,
     outlets: Vec<Outlet>,
     resource: json::Resource,
-    manner: Arc<Manner>,
     in_flight: Gauge<AnyThread>,
     /// Spans that nobody was given when the time was up.
     ended: Counter<AnyThread>,
+    /// Spans that came while there was no destination.
+    nowhere: Counter<AnyThread>,
     /// What the line before needed.
     room: usize,
+    registry: Registry,
+    told: watch::Receiver<Option<Instant>>,
+    senders: JoinSet<()>,
 }
 
 impl Work {
     /// Until nobody can hand over more, or the time is up.
-    async fn run(&mut self, mut queue: mpsc::Receiver<Batch>, mut end: End) {
+    async fn run(
+        &mut self,
+        mut queue: mpsc::Receiver<Batch>,
+        mut changes: mpsc::UnboundedReceiver<Vec<Destination>>,
+        mut end: End,
+    ) {
         let mut scratch = Vec::new();
         loop {
             let aged = self.outlets.iter().filter_map(Outlet::due).min();
             tokio::select! {
                 batch = queue.recv() => match batch {
                     Some(mut batch) => {
-                        Manner::prepare(&self.manner, &mut batch);
+                        Manner::prepare(&mut batch);
                         self.take(&batch, &mut scratch);
                     }
                     None => return,
                 },
+                Some(destinations) = changes.recv() => self.change(destinations),
                 () = sleep_until(aged.unwrap_or_else(Instant::now).into()), if aged.is_some() => {
                     let now = Instant::now();
                     self.outlets.iter_mut().filter(|outlet| outlet.due().is_some_and(|due| due <= now)).for_each(Outlet::ship);
@@ -237,7 +268,30 @@ impl Work {
         }
     }
 
+    /// Those that go send what they were given, as long as they would have tried anyway.
+    fn change(&mut self, destinations: Vec<Destination>) {
+        match open(destinations, &self.resource, &self.registry) {
+            Ok((files, remotes)) => {
+                self.close();
+                let now = Instant::now();
+                std::mem::replace(&mut self.files, files).iter().for_each(|file| file.close(now + LAST));
+                self.outlets.clear();
+                self.send_to(remotes);
+                while self.senders.try_join_next().is_some() {}
+            }
+            Err(error) => tracing::warn!("spans go where they went before: a new destination cannot be opened: {error}"),
+        }
+    }
+
+    fn send_to(&mut self, remotes: Vec<Remote>) {
+        let Self { outlets, resource, registry, told, senders, .. } = self;
+        outlets.extend(remotes.into_iter().map(|remote| Outlet::open(remote, resource, registry, told, senders)));
+    }
+
     fn take(&mut self, batch: &Batch, scratch: &mut Vec<u8>) {
+        if self.outlets.is_empty() && self.files.is_empty() {
+            self.nowhere.add(batch.len() as u64);
+        }
         for outlet in &mut self.outlets {
             outlet.take(batch, scratch);
         }
@@ -264,6 +318,23 @@ impl Work {
             outlet.queue.close();
         }
     }
+}
+
+fn open(
+    destinations: Vec<Destination>,
+    resource: &json::Resource,
+    registry: &Registry,
+) -> io::Result<(Vec<Lines>, Vec<Remote>)> {
+    let (mut files, mut remotes) = (Vec::new(), Vec::new());
+    for destination in destinations {
+        match destination {
+            Destination::Lines { name, only, target } => {
+                files.push(Lines::open(&name, target, &only, resource, registry)?);
+            }
+            Destination::Remote(remote) => remotes.push(*remote),
+        }
+    }
+    Ok((files, remotes))
 }
 
 /// The near end of a destination on the network: gathers spans until there are enough, or they have waited long enough.

@@ -1,8 +1,7 @@
 //! How spans are told, as far as the policy has a say: what is taken out, what is added, which calls count as failed. It
-//! belongs to the encoder, which hands it to each batch before any destination reads it.
+//! belongs to the policy, and goes with each batch of spans to the encoder.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use super::custom::Custom;
 use super::redact::Redactor;
@@ -35,16 +34,16 @@ impl Manner {
         }
     }
 
-    /// Takes secrets out of a batch, and lets its spans be told in this manner.
-    pub fn prepare(manner: &Arc<Self>, batch: &mut Batch) {
-        let Self { redactor, custom, .. } = &**manner;
+    /// Takes secrets out of a batch.
+    pub fn prepare(batch: &mut Batch) {
+        let Some(manner) = batch.manner.clone() else { return };
+        let Self { redactor, custom, .. } = &*manner;
         batch.rewrite(|part, word, end| match part {
             Part::Query => changed(redactor.query(word, end)),
             Part::Host => changed(redactor.authority(word, end)),
             Part::Text => changed(redactor.text(word, end)),
             Part::Custom => Some(custom.redact(word, redactor)),
         });
-        batch.manner = Some(manner.clone());
     }
 }
 

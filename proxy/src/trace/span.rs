@@ -169,7 +169,7 @@ pub enum Part {
 pub struct Batch {
     spans: Vec<Span>,
     text: Vec<u8>,
-    /// How its spans are told. The encoder sets it; without it they are told as they are.
+    /// How its spans are told; without it they are told as they are.
     pub manner: Option<Arc<Manner>>,
 }
 

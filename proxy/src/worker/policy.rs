@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::config::{Config, Listener, Propagation, Untraced};
+use crate::trace::manner::Manner;
 use crate::trace::{sample, trust};
 
 /// What one listener does with traces.
@@ -14,6 +15,8 @@ pub struct Policy {
     pub rules: trust::Rules,
     /// Requests that make no spans.
     pub untraced: Vec<Untraced>,
+    /// How what is seen is told.
+    pub manner: Arc<Manner>,
 }
 
 /// A policy on its worker.
@@ -29,11 +32,11 @@ pub struct Policies {
 }
 
 impl Policies {
-    pub fn new(config: Arc<Config>) -> Self {
+    pub fn new(config: Arc<Config>, manner: Arc<Manner>) -> Self {
         let policy = |own: Option<&Propagation>| {
             let propagation = own.unwrap_or(&config.policy.propagation).clone();
             let rules = trust::Rules { propagation, sampling: sample::Policy::from(&config.policy.sampling) };
-            Arc::new(Policy { rules, untraced: config.policy.untraced.clone() })
+            Arc::new(Policy { rules, untraced: config.policy.untraced.clone(), manner: manner.clone() })
         };
         let of = |listener: &Listener| (listener.name.clone(), policy(listener.propagation.as_ref()));
         Self { listeners: config.listeners.iter().map(of).collect(), usual: policy(None), config }
@@ -42,6 +45,10 @@ impl Policies {
     /// The policy of a listener, for the worker that asks.
     pub fn held(&self, listener: &str) -> Held {
         Rc::new(self.listeners.get(listener).unwrap_or(&self.usual).clone())
+    }
+
+    pub fn manner(&self) -> Arc<Manner> {
+        self.usual.manner.clone()
     }
 
     /// Whether nobody else holds any of it.

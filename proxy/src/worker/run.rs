@@ -42,7 +42,6 @@ use crate::system::files::Descriptors;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{Registry, family};
 use crate::trace::export::{Batches, SpanBuffer};
-use crate::trace::manner::Manner;
 
 /// What a worker is made from.
 pub struct Plan {
@@ -58,7 +57,6 @@ pub struct Plan {
     pub shared: Shared,
     pub registry: Registry,
     pub access_log: AccessLog,
-    pub manner: Arc<Manner>,
     pub spans: Option<Batches>,
     pub policies: watch::Receiver<Arc<Policies>>,
     pub heartbeat: Heartbeat,
@@ -248,7 +246,6 @@ pub fn build(plan: &Plan) -> io::Result<Built> {
         drain: Drain::default(),
         meters,
         access_log: plan.access_log.clone(),
-        manner: plan.manner.clone(),
         spans,
         answers: Answers::default(),
         waited: Waited::default(),
@@ -415,7 +412,7 @@ mod tests {
         let registry = Registry::new();
         let plan = Plan {
             workers: 1,
-            policies: watch::channel(Arc::new(Policies::new(config.clone()))).1,
+            policies: watch::channel(Arc::new(Policies::new(config.clone(), Arc::default()))).1,
             config,
             sockets: vec![Socket { name: "in".into(), address, listener }],
             own: vec![address],
@@ -425,7 +422,6 @@ mod tests {
             shared: Shared::new(MemoryWatch::new(), 0, 0),
             registry: registry.clone(),
             access_log: AccessLog::open(None, Default::default(), &registry).unwrap(),
-            manner: Arc::default(),
             spans: None,
             heartbeat: Health::new().heartbeat("worker-0"),
             started: mpsc::channel(1).0,

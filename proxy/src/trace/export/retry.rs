@@ -62,6 +62,8 @@ pub enum Reason {
     SpillLost,
     /// A file or stream could not be written.
     WriteFailed,
+    /// There was no destination yet, or none any more.
+    Nowhere,
 }
 
 /// What is known of the spans and of the destination.
@@ -167,6 +169,7 @@ impl Reason {
             Reason::SpillFailed => "spill_failed",
             Reason::SpillLost => "spill_lost",
             Reason::WriteFailed => "write_failed",
+            Reason::Nowhere => "no_destination",
         }
     }
 }

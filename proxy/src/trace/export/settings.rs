@@ -1,6 +1,7 @@
 //! Destinations as the exporter is given them: checked, with their TLS set up, and not yet at work.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Uri;
 use http::header::{HeaderMap, HeaderName};
@@ -95,7 +96,7 @@ fn over_http(name: String, only: Only, to: &OtlpHttp, delivery: &Delivery) -> Re
         },
         delivery: delivery.clone(),
         protocol,
-        dial: dial(&name, endpoint, to.tls.as_ref(), b"http/1.1", delivery)?,
+        dial: dial(&format!("destination {name}"), endpoint, to.tls.as_ref(), b"http/1.1", delivery.renew)?,
         fields: to.headers.clone(),
         gzip: to.compression == Compression::Gzip,
         name,
@@ -109,7 +110,7 @@ fn over_zipkin(name: String, only: Only, to: &Zipkin, delivery: &Delivery) -> Re
         format: Format::Zipkin,
         delivery: delivery.clone(),
         protocol: Protocol::Http { path: uri(&name, path)? },
-        dial: dial(&name, &to.endpoint, to.tls.as_ref(), b"http/1.1", delivery)?,
+        dial: dial(&format!("destination {name}"), &to.endpoint, to.tls.as_ref(), b"http/1.1", delivery.renew)?,
         fields: to.headers.clone(),
         gzip: to.compression == Compression::Gzip,
         name,
@@ -124,7 +125,7 @@ fn over_grpc(name: String, only: Only, to: &OtlpGrpc, delivery: &Delivery) -> Re
         format: Format::Protobuf,
         delivery: delivery.clone(),
         protocol,
-        dial: dial(&name, &to.endpoint, to.tls.as_ref(), b"h2", delivery)?,
+        dial: dial(&format!("destination {name}"), &to.endpoint, to.tls.as_ref(), b"h2", delivery.renew)?,
         fields: to.headers.clone(),
         gzip: to.compression == Compression::Gzip,
         name,
@@ -137,14 +138,15 @@ fn uri(name: &str, text: &str) -> Result<Uri, SettingsError> {
         .map_err(|error| SettingsError::Unusable(format!("destination {name}: `{text}` cannot be used: {error}")))
 }
 
-fn dial(
+/// `name` is whom messages are about.
+pub fn dial(
     name: &str,
     endpoint: &Endpoint,
     tls: Option<&UpstreamTls>,
     alpn: &[u8],
-    delivery: &Delivery,
+    renew: Duration,
 ) -> Result<Dial, SettingsError> {
-    let (endpoint, renew) = (endpoint.clone(), delivery.renew);
+    let endpoint = endpoint.clone();
     if !endpoint.secure {
         return Ok(Dial { endpoint, tls: None, renew });
     }
@@ -158,7 +160,7 @@ fn dial(
     }
     let server = ServerName::try_from(server.clone()).map_err(|_| {
         SettingsError::Unusable(format!(
-            "destination {name}: `{server}` is no name that a certificate can have; set tls.serverName to one"
+            "{name}: `{server}` is no name that a certificate can have; set tls.serverName to one"
         ))
     })?;
     let config = tls::client_config(root, pair.as_ref(), &[alpn]).map_err(SettingsError::Certificate)?;

@@ -1,0 +1,95 @@
+//! The road as the client of the control plane sees it: what is pushed becomes the workers' policy, their manner of telling
+//! spans, and the destinations of these.
+
+use std::sync::Arc;
+
+use spanmesh_proto::v1;
+
+use super::follow::Publisher;
+use super::{StartError, destinations, manner};
+use crate::config::pushed::Pushed;
+use crate::config::{Config, ControlPlane, Mode, Policy};
+use crate::discovery::Snapshot;
+use crate::discovery::client::{Road, Settings};
+use crate::trace::export::Changes;
+
+pub struct Pushing {
+    pub publisher: Publisher,
+    /// As the file has it.
+    pub config: Arc<Config>,
+    pub changes: Option<Changes>,
+    /// What was applied last.
+    pub before: Option<Pushed>,
+}
+
+impl Road for Pushing {
+    fn apply(&mut self, snapshot: Snapshot) {
+        let Snapshot { pushed, plan, thresholds } = snapshot;
+        let mut config = (*self.config).clone();
+        if let Some(pushed) = &pushed {
+            config.policy = pushed.policy.clone();
+            let gateways = config.listeners.iter_mut().filter(|listener| listener.mode == Mode::Gateway);
+            gateways.for_each(|listener| listener.trust = pushed.trust.unwrap_or(listener.trust));
+        }
+        let told = match self.changed(|pushed| (pushed.policy.redaction.clone(), pushed.policy.attributes.clone()), &pushed) {
+            true => manner(&config.policy),
+            false => Ok(self.publisher.manner()),
+        };
+        // A key that cannot be read now must not let secrets pass that were hidden before.
+        let manner = told.unwrap_or_else(|error| {
+            tracing::warn!("what spans tell stays as it was: {error}");
+            self.publisher.manner()
+        });
+        if self.changed(|pushed| pushed.policy.destinations.clone(), &pushed) {
+            self.send_to(&config.policy);
+        }
+        self.before = pushed;
+        self.publisher.publish(config, manner);
+        self.publisher.forget();
+    }
+
+    fn report(&mut self) -> v1::Report {
+        v1::Report::default()
+    }
+
+    fn permit(&mut self, _capture: &str) {}
+}
+
+impl Pushing {
+    fn changed<T: PartialEq>(&self, part: impl Fn(&Pushed) -> T, now: &Option<Pushed>) -> bool {
+        self.before.as_ref().map(&part) != now.as_ref().map(&part)
+    }
+
+    fn send_to(&self, policy: &Policy) {
+        let Some(changes) = &self.changes else { return };
+        match destinations(policy) {
+            Ok(destinations) => changes.tell(destinations),
+            Err(error) => tracing::warn!("spans go where they went before: {error}"),
+        }
+    }
+}
+
+/// How the control plane is reached, and who asks it.
+pub fn settings(config: &Config, control_plane: &ControlPlane) -> Result<Settings, StartError> {
+    let node = &config.node;
+    let or_owner = |workload: &str| if workload.is_empty() { node.owner_name.clone() } else { workload.to_owned() };
+    let node = v1::Node {
+        service: super::resource::service(node),
+        namespace: node.namespace.clone(),
+        pod: node.pod.clone(),
+        service_account: node.service_account.clone(),
+        cluster: node.cluster.clone(),
+        workload: or_owner(&control_plane.workload),
+        role: config.role.name().into(),
+    };
+    let addresses = super::tls::control_plane(control_plane)?;
+    Ok(Settings {
+        addresses,
+        token_file: control_plane.token_file.clone(),
+        node,
+        state: control_plane.state.clone(),
+        environment: std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect(),
+    })
+}
