@@ -9,6 +9,7 @@ use crate::destination::Destination;
 use crate::propagation::Propagation;
 use crate::redaction::Redaction;
 use crate::sampling::Sampling;
+use crate::says::{self, cel};
 use crate::words::words;
 
 /// What holds for the whole mesh, where no policy says otherwise.
@@ -23,11 +24,42 @@ use crate::words::words;
     category = "spanmesh",
     status = "MeshTracingStatus",
     derive = "PartialEq",
+    printcolumn(
+        name = "Proxies",
+        type_ = "integer",
+        json_path = ".status.observedProxies",
+        description = "Proxies that are connected."
+    ),
+    printcolumn(
+        name = "Converged",
+        type_ = "integer",
+        json_path = ".status.convergedProxies",
+        description = "Proxies that decide by this generation."
+    ),
+    printcolumn(
+        name = "Accepted",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Accepted\")].status",
+        description = "Whether it is valid and in force."
+    ),
+    printcolumn(
+        name = "Programmed",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Programmed\")].status",
+        description = "Whether it was given to proxies."
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp",
+        description = "Since when it is there."
+    ),
     doc = "How the mesh is traced, where no policy says otherwise. The one that is named `default` counts."
 )]
 pub struct MeshTracingSpec {
     /// Where spans go. Left out: where each proxy's own configuration or environment says.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1, max = 4), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub destinations: Vec<Destination>,
     /// Which headers carry the trace. Left out: as each proxy's own configuration has it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -44,6 +76,7 @@ pub struct MeshTracingSpec {
     /// Requests that make no spans. They are carried, counted and logged like all others. Left out: as each proxy's own
     /// configuration has it; an empty list is none.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 3), extend("x-kubernetes-list-type" = "set"))]
     pub untraced: Option<Vec<Untraced>>,
     /// The proxies' access log.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -84,12 +117,15 @@ words! {
 /// How many spans there may be.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = cel(&[says::SOME_BUDGET])))]
 pub struct Budgets {
     /// Spans per second of the whole mesh, which adaptive rules share. Left out: each of them has its own.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000000))]
     pub spans_per_second: Option<u32>,
     /// Spans per second of the adaptive rules for one service, for the services that are named.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1, max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["namespace", "service"]))]
     pub services: Vec<ServiceBudget>,
 }
 
@@ -98,10 +134,13 @@ pub struct Budgets {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ServiceBudget {
     /// The service's name.
+    #[schemars(length(min = 1, max = 63), extend("x-kubernetes-validations" = cel(&[says::OBJECT])))]
     pub service: String,
     /// Its namespace.
+    #[schemars(length(min = 1, max = 63), extend("x-kubernetes-validations" = cel(&[says::OBJECT])))]
     pub namespace: String,
     /// Its spans per second.
+    #[schemars(range(min = 1, max = 1000000))]
     pub spans_per_second: u32,
 }
 
@@ -142,6 +181,7 @@ words! {
 pub struct Safety {
     /// Spans per second of one proxy, beyond which it keeps fewer of the traces that begin there. 0: no limit.
     #[serde(default = "usual_guard")]
+    #[schemars(range(min = 0, max = 1000000))]
     pub guard_spans_per_second: u32,
 }
 
@@ -158,9 +198,11 @@ pub struct MeshTracingStatus {
     pub conditions: Vec<Condition>,
     /// Proxies that are connected.
     #[serde(default)]
+    #[schemars(range(min = 0, max = 10000000))]
     pub observed_proxies: u32,
     /// Proxies of them that decide by this generation.
     #[serde(default)]
+    #[schemars(range(min = 0, max = 10000000))]
     pub converged_proxies: u32,
 }
 

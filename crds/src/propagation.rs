@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::says::{self, cel};
 use crate::words::words;
 
 /// Which headers carry the trace.
@@ -11,12 +12,15 @@ use crate::words::words;
 pub struct Propagation {
     /// Formats that are read; the first that can be read wins.
     #[serde(default = "usual_extract")]
+    #[schemars(length(min = 1, max = 10), extend("x-kubernetes-list-type" = "set"))]
     pub extract: Vec<Format>,
     /// Formats that are written, all of them with the same trace.
     #[serde(default = "usual_inject")]
+    #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "set"))]
     pub inject: Vec<Format>,
     /// Formats whose headers are taken out. Of use where `normalise` is off.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1, max = 10), extend("x-kubernetes-list-type" = "set"))]
     pub clear: Vec<Format>,
     /// The headers of all formats that are not written are taken out: they would tell the next hop of a span that is not
     /// its parent.
@@ -27,12 +31,14 @@ pub struct Propagation {
     pub baggage: bool,
     /// Keys of the `baggage` that is passed on from callers whose trace is not believed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 128)), extend("x-kubernetes-list-type" = "set", "x-kubernetes-validations" = cel(&[says::BAGGAGES])))]
     pub stranger_baggage: Vec<String>,
     /// Baggage is passed on to addresses outside of `mesh` too.
     #[serde(default)]
     pub outside_baggage: bool,
     /// The networks of the mesh, as `10.0.0.0/8`. Left out: loopback, link-local, private and shared addresses.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 49)), extend("x-kubernetes-list-type" = "set", "x-kubernetes-validations" = cel(&[says::NETWORKS])))]
     pub mesh: Option<Vec<String>>,
     /// A request that a sidecar's application sends without a context while it works on exactly one other gets that one as
     /// its parent, and not only a link to it.

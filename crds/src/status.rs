@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 pub struct PolicyStatus {
     /// One entry for each target. Further ones of a policy are not told.
     #[serde(default)]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub ancestors: Vec<AncestorStatus>,
 }
 
@@ -20,6 +21,7 @@ pub struct AncestorStatus {
     /// The target.
     pub ancestor_ref: AncestorRef,
     /// Who says so: `spanmesh.io/controller`.
+    #[schemars(length(min = 1, max = 253))]
     pub controller_name: String,
     /// What is so: Accepted, Programmed, Converged and others, each with the generation that it was said of.
     #[serde(default)]
@@ -33,15 +35,20 @@ pub struct AncestorStatus {
 pub struct AncestorRef {
     /// The group of its kind.
     #[serde(default)]
+    #[schemars(length(max = 253))]
     pub group: String,
     /// Its kind.
+    #[schemars(length(min = 1, max = 63))]
     pub kind: String,
     /// Its namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
     pub namespace: Option<String>,
     /// Its name.
+    #[schemars(length(min = 1, max = 253))]
     pub name: String,
     /// A part of it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
     pub section_name: Option<String>,
 }

@@ -3,21 +3,26 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::says::{self, cel};
 use crate::words::words;
 
 /// What a policy is for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = cel(&[says::GROUP, says::SECTION])))]
 pub struct TargetRef {
     /// The group of its kind: empty for Namespace, Service and ServiceAccount, `apps` for Deployment and StatefulSet,
     /// `gateway.networking.k8s.io` for Gateway, HTTPRoute and GRPCRoute.
     #[serde(default)]
+    #[schemars(length(max = 63))]
     pub group: String,
     pub kind: TargetKind,
     /// Its name. It is in the policy's own namespace, or is that namespace.
+    #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = cel(&[says::OBJECT])))]
     pub name: String,
     /// A part of it: a Gateway's listener, or a rule of an HTTPRoute or GRPCRoute. Empty: all of it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 253), extend("default" = ""))]
     pub section_name: String,
 }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::says::{self, Rule, cel};
+
 /// Has no fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -99,11 +101,11 @@ fn quoted<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D
 
 /// 2^-56: a trace has 56 random bits.
 const SMALLEST_PROBABILITY: f64 = 1.0 / (1u64 << 56) as f64;
-/// As the schema has it: seven digits and a unit.
-pub(crate) const LONGEST_PERIOD: usize = 9;
+/// Six digits and a unit: CEL counts in nanoseconds, and a million hours are too many of them.
+const LONGEST_PERIOD: usize = 8;
 
 macro_rules! text {
-    ($($Name:ident $longest:expr;)+) => {
+    ($($Name:ident $longest:expr, $rules:expr;)+) => {
         $(impl JsonSchema for $Name {
             fn inline_schema() -> bool {
                 true
@@ -114,14 +116,19 @@ macro_rules! text {
             }
 
             fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                schemars::json_schema!({"type": "string", "maxLength": $longest})
+                let rules: &[Rule] = &$rules;
+                let mut schema = schemars::json_schema!({"type": "string", "minLength": 1, "maxLength": $longest});
+                if !rules.is_empty() {
+                    schema.insert("x-kubernetes-validations".into(), cel(rules));
+                }
+                schema
             }
         })+
     };
 }
 
 text! {
-    Probability 24;
-    Period LONGEST_PERIOD;
-    StatusRange 7;
+    Probability 24, [says::PROBABILITY];
+    Period LONGEST_PERIOD, [];
+    StatusRange 7, [says::STATUS_RANGE];
 }
