@@ -180,7 +180,8 @@ pub(crate) fn complete(dir: &Path, yaml: &str) -> String {
         ("telemetry:", format!("telemetry: {{log: warn, accessLog: {{to: {folder}/access.log}}}}\n")),
         ("policy:", format!("policy: {{destinations: [{{name: file, file: {{path: {folder}/spans.jsonl}}}}]}}\n")),
     ] {
-        if !yaml.lines().any(|line| line.starts_with(section)) {
+        let is_pushed = section == "policy:" && yaml.lines().any(|line| line.starts_with("controlPlane:"));
+        if !is_pushed && !yaml.lines().any(|line| line.starts_with(section)) {
             text.push_str(&usual);
         }
     }

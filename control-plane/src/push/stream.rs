@@ -121,7 +121,8 @@ async fn serve(
                         let bytes: usize = push.changed.iter().map(|resource| resource.body.len()).sum();
                         Counts::add(&hub.registry.counts.pushes, 1);
                         Counts::add(&hub.registry.counts.pushed_bytes, bytes as u64);
-                        pushed = Some(picture);
+                        // Whoever has just come was not there for the change.
+                        pushed = (!push.whole).then_some(picture);
                         deadline = tokio::time::Instant::now() + PATIENCE;
                         hub.registry.update(entry.id, |seen| seen.is_waiting = true);
                         send(out, To::Push(push)).await?;

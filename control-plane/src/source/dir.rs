@@ -276,7 +276,7 @@ mod tests {
         assert_eq!(names(&reading), [("a".into(), 2), ("b".into(), 1)]);
         let refused: Vec<_> = reading.verdicts.iter().filter(|verdict| !verdict.accepted).collect();
         assert_eq!((refused.len(), refused[0].name.as_str(), refused[0].before), (1, "b", true));
-        assert!(refused[0].problems[0].starts_with("line 18: spec.defaults.head.rules[0]"), "{:?}", refused[0].problems);
+        assert!(refused[0].problems[0].starts_with("line 19: spec.defaults.head.rules[0]"), "{:?}", refused[0].problems);
         // No YAML at all, so nobody knows which resource it was.
         let reading = folder.update(files(&[("all.yaml", "spec: [\n".into())])).unwrap();
         assert_eq!(names(&reading), [("a".into(), 2), ("b".into(), 1)]);

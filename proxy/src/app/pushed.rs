@@ -74,7 +74,10 @@ pub fn settings(config: &Config, control_plane: &ControlPlane) -> Result<Setting
     let node = &config.node;
     let or_owner = |workload: &str| if workload.is_empty() { node.owner_name.clone() } else { workload.to_owned() };
     let node = v1::Node {
-        service: super::resource::service(node),
+        service: match node.service.as_str() {
+            "" => super::resource::service(node),
+            service => service.to_owned(),
+        },
         namespace: node.namespace.clone(),
         pod: node.pod.clone(),
         service_account: node.service_account.clone(),

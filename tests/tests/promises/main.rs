@@ -7,6 +7,7 @@ mod balancing;
 mod closed_doors;
 mod closes_once;
 mod command_line;
+mod control_plane;
 mod drain;
 mod early_answers;
 mod early_hints;
