@@ -85,15 +85,15 @@ pub struct TraceCaptureStatus {
     pub trace_ids: Vec<String>,
     /// When it began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "crate::schema::time")]
+    #[schemars(schema_with = "crate::shapes::time")]
     pub start_time: Option<Time>,
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "crate::schema::time")]
+    #[schemars(schema_with = "crate::shapes::time")]
     pub end_time: Option<Time>,
     /// What is so: Accepted, or why not.
     #[serde(default)]
-    #[schemars(schema_with = "crate::schema::conditions")]
+    #[schemars(schema_with = "crate::shapes::conditions")]
     pub conditions: Vec<Condition>,
 }
 

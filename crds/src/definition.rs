@@ -29,6 +29,13 @@ fn mend(schema: &mut Value) {
     let Some(object) = schema.as_object_mut() else { return };
     // An option that is left out is left out, and not null.
     object.remove("nullable");
+    if let Some(words) = object.get_mut("enum").and_then(Value::as_array_mut) {
+        words.retain(|word| !word.is_null());
+    }
+    // With an empty list as its default a list would never be left out.
+    if object.get("default") == Some(&json!([])) {
+        object.remove("default");
+    }
     // A structural schema prunes what it does not know; it must not forbid it.
     if object.get("additionalProperties") == Some(&json!(false)) {
         object.remove("additionalProperties");

@@ -16,7 +16,7 @@ mod redaction;
 mod reference;
 mod sampling;
 mod says;
-mod schema;
+mod shapes;
 mod span;
 mod status;
 mod target;

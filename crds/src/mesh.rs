@@ -194,7 +194,7 @@ pub struct MeshTracingStatus {
     pub observed_generation: Option<i64>,
     /// What is so: Accepted, Programmed, Converged and others.
     #[serde(default)]
-    #[schemars(schema_with = "crate::schema::conditions")]
+    #[schemars(schema_with = "crate::shapes::conditions")]
     pub conditions: Vec<Condition>,
     /// Proxies that are connected.
     #[serde(default)]

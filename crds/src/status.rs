@@ -25,7 +25,7 @@ pub struct AncestorStatus {
     pub controller_name: String,
     /// What is so: Accepted, Programmed, Converged and others, each with the generation that it was said of.
     #[serde(default)]
-    #[schemars(schema_with = "crate::schema::conditions")]
+    #[schemars(schema_with = "crate::shapes::conditions")]
     pub conditions: Vec<Condition>,
 }
 

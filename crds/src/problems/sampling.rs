@@ -14,8 +14,7 @@ pub(crate) fn look(check: &mut Check, sampling: &Sampling) {
 
 fn head(check: &mut Check, head: &Head) {
     check.must(!head.rules.is_empty() || !head.boost.is_empty(), says::SOME_HEAD);
-    let before_last = head.rules.iter().rev().skip(1);
-    let is_last = before_last.into_iter().all(|rule| rule.matching.is_some());
+    let is_last = head.rules.iter().rev().skip(1).all(|rule| rule.matching.is_some());
     check.field("rules", |check| check.must(is_last, says::LAST_RULE));
     check.each("rules", &head.rules, |check, rule| {
         name(check, &rule.name);
