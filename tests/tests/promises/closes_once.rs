@@ -9,7 +9,7 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use http::Request;
 use spanmesh_tests::streams::Asked;
-use spanmesh_tests::{Protocol, Proxy, Scripted, Wire, eventually, run};
+use spanmesh_tests::{Protocol, Proxy, Scripted, Wire, each, eventually, run};
 use tokio::net::TcpStream;
 
 /// Where a client leaves.
@@ -104,51 +104,45 @@ fn ask(send: &mut SendRequest<Bytes>, path: &str, end: bool) -> (h2::client::Res
 
 #[test]
 fn clients_that_vanish_at_any_point_leave_nothing_behind() {
-    for (client, upstream) in Protocol::PAIRS {
-        run(async move {
-            let origin = never_ending(upstream).await;
-            // Declared, because a client that says nothing would else be carried as bytes, and be in flight.
-            let proxy = Proxy::start(&format!(
-                "listeners:\n- {{name: in, mode: inbound, address: '127.0.0.1:0', upstream: app, protocol: http}}\n\
+    each(|client, upstream| async move {
+        let origin = never_ending(upstream).await;
+        // Declared, because a client that says nothing would else be carried as bytes, and be in flight.
+        let proxy = Proxy::start(&format!(
+            "listeners:\n- {{name: in, mode: inbound, address: '127.0.0.1:0', upstream: app, protocol: http}}\n\
                  upstreams:\n- {{name: app, addresses: ['{}'], protocol: {}}}\n",
-                origin.address,
-                upstream.word()
-            ));
-            let mut expected = 0;
-            for round in 0..25 {
-                for point in POINTS {
-                    for abrupt in [true, false] {
-                        let in_flight = async || {
-                            let now = || proxy.metric("spanmesh_proxy_requests_in_flight", &[]);
-                            eventually("it is in flight", || now() >= 1.0).await;
-                        };
-                        match client {
-                            Protocol::Http1 => leave_http1(proxy.address("in"), point, abrupt, in_flight).await,
-                            Protocol::Http2 => leave_http2(proxy.address("in"), point, abrupt, in_flight).await,
-                        }
-                        if matches!(point, Point::InBody | Point::Waiting | Point::InAnswer) {
-                            expected += 1;
-                            let nobody = || proxy.metric("spanmesh_proxy_requests_in_flight", &[]) == 0.0;
-                            eventually(&format!("{point:?} ends, round {round}"), nobody).await;
-                        }
+            origin.address,
+            upstream.word()
+        ));
+        let mut expected = 0;
+        for round in 0..25 {
+            for point in POINTS {
+                for abrupt in [true, false] {
+                    let in_flight = async || {
+                        let now = || proxy.metric("spanmesh_proxy_requests_in_flight", &[]);
+                        eventually("it is in flight", || now() >= 1.0).await;
+                    };
+                    match client {
+                        Protocol::Http1 => leave_http1(proxy.address("in"), point, abrupt, in_flight).await,
+                        Protocol::Http2 => leave_http2(proxy.address("in"), point, abrupt, in_flight).await,
+                    }
+                    if matches!(point, Point::InBody | Point::Waiting | Point::InAnswer) {
+                        expected += 1;
+                        let nobody = || proxy.metric("spanmesh_proxy_requests_in_flight", &[]) == 0.0;
+                        eventually(&format!("{point:?} ends, round {round}"), nobody).await;
                     }
                 }
             }
-            proxy.at_rest().await;
-            eventually("every line is written", || requests(&proxy).values().sum::<usize>() >= expected).await;
-            assert_eq!(
-                requests(&proxy),
-                HashMap::from([("client_reset".to_owned(), expected)]),
-                "{client:?} {upstream:?}"
-            );
-            // Heads that were begun and not finished are counted too, and each thing once.
-            let lines = proxy.log().iter().filter(|line| line["protocol"] != "TCP").count();
-            assert_eq!(proxy.metric("spanmesh_proxy_requests_total", &[]) as usize, lines);
-            if upstream == Protocol::Http1 {
-                eventually("no connection to the origin is left", || origin.open.get() == 0).await;
-            }
-        });
-    }
+        }
+        proxy.at_rest().await;
+        eventually("every line is written", || requests(&proxy).values().sum::<usize>() >= expected).await;
+        assert_eq!(requests(&proxy), HashMap::from([("client_reset".to_owned(), expected)]), "{client:?} {upstream:?}");
+        // Heads that were begun and not finished are counted too, and each thing once.
+        let lines = proxy.log().iter().filter(|line| line["protocol"] != "TCP").count();
+        assert_eq!(proxy.metric("spanmesh_proxy_requests_total", &[]) as usize, lines);
+        if upstream == Protocol::Http1 {
+            eventually("no connection to the origin is left", || origin.open.get() == 0).await;
+        }
+    });
 }
 
 /// The flags of all requests, without heads that never became one.
@@ -162,40 +156,33 @@ fn requests(proxy: &Proxy) -> HashMap<String, usize> {
 
 #[test]
 fn origins_that_break_at_any_point_leave_nothing_behind() {
-    for (client, upstream) in Protocol::PAIRS {
-        run(async move {
-            let origin = Scripted::start(upstream, |asked: Asked| async move {
-                match asked.path.as_str() {
-                    "/head" => asked.reset(h2::Reason::INTERNAL_ERROR).await,
-                    _ => asked.break_off("a piece").await,
-                }
-            })
-            .await;
-            let proxy = Proxy::between(origin.address, upstream);
-            let mut sent = 0;
-            for _ in 0..60 {
-                for path in ["/head", "/body"] {
-                    let mut client = spanmesh_tests::Client::connect(client, proxy.address("in")).await;
-                    let request =
-                        client.request("POST", path).body(spanmesh_tests::origin::full("x")).expect("request");
-                    sent += 1;
-                    match client.send(request).await {
-                        Ok(answer) if path == "/head" => assert_eq!(answer.status().as_u16(), 502),
-                        Ok(answer) => drop(spanmesh_tests::client::whole(answer).await.expect_err("broken off")),
-                        // A reset takes along what has not been written yet: that may be the head too.
-                        Err(_) => {}
-                    }
+    each(|client, upstream| async move {
+        let origin = Scripted::start(upstream, |asked: Asked| async move {
+            match asked.path.as_str() {
+                "/head" => asked.reset(h2::Reason::INTERNAL_ERROR).await,
+                _ => asked.break_off("a piece").await,
+            }
+        })
+        .await;
+        let proxy = Proxy::between(origin.address, upstream);
+        let mut sent = 0;
+        for _ in 0..60 {
+            for path in ["/head", "/body"] {
+                let mut client = spanmesh_tests::Client::connect(client, proxy.address("in")).await;
+                let request = client.request("POST", path).body(spanmesh_tests::origin::full("x")).expect("request");
+                sent += 1;
+                match client.send(request).await {
+                    Ok(answer) if path == "/head" => assert_eq!(answer.status().as_u16(), 502),
+                    Ok(answer) => drop(spanmesh_tests::client::whole(answer).await.expect_err("broken off")),
+                    // A reset takes along what has not been written yet: that may be the head too.
+                    Err(_) => {}
                 }
             }
-            proxy.at_rest().await;
-            eventually("every line is written", || requests(&proxy).values().sum::<usize>() >= sent).await;
-            assert_eq!(
-                requests(&proxy),
-                HashMap::from([("upstream_reset".to_owned(), sent)]),
-                "{client:?} {upstream:?}"
-            );
-        });
-    }
+        }
+        proxy.at_rest().await;
+        eventually("every line is written", || requests(&proxy).values().sum::<usize>() >= sent).await;
+        assert_eq!(requests(&proxy), HashMap::from([("upstream_reset".to_owned(), sent)]), "{client:?} {upstream:?}");
+    });
 }
 
 /// Neither side moves any more when the client leaves: the origin must hear of it.

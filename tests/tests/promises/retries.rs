@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use spanmesh_tests::origin::full;
 use spanmesh_tests::streams::{Asked, nobody, read_http1};
-use spanmesh_tests::{Client, Protocol, Proxy, Scripted, Wire, run};
+use spanmesh_tests::{Client, Protocol, Proxy, Scripted, Wire, beside, run};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 
@@ -69,40 +69,33 @@ const METHODS: [(&str, bool); 8] = [
 #[test]
 fn only_what_is_safe_and_named_is_tried_again() {
     let deeds = [Deed::Reset, Deed::Refuse, Deed::Silence, Deed::Status(503), Deed::Status(500)];
-    for (client, upstream) in Protocol::PAIRS {
-        for deed in deeds {
-            if deed == Deed::Refuse && upstream == Protocol::Http1 {
-                continue;
-            }
-            run(async move {
-                let (origin, bodies) = counting(upstream, deed).await;
-                for named in [true, false] {
-                    let on =
-                        if named { "connectFailure, reset, refusedStream, timeout, '503'" } else { "connectFailure" };
-                    let route = format!("retry: {{attempts: 2, on: [{on}], attemptTimeout: 150ms, backoff: 1ms}}");
-                    let proxy = Proxy::routed(&[origin.address], upstream, "", &route, "");
-                    for (method, idempotent) in METHODS {
-                        let body = if matches!(method, "PUT" | "POST" | "PATCH") { "the body" } else { "" };
-                        bodies.borrow_mut().clear();
-                        let mut client = Client::connect(client, proxy.address("in")).await;
-                        let request = client.request(method, "/").body(full(body)).expect("request");
-                        // A reset passes through to an HTTP/2 client as a reset.
-                        if let Ok(answer) = client.send(request).await {
-                            assert!(answer.status().is_server_error(), "{deed:?} {method}");
-                        }
-                        let seen_by_origin = deed.condition().1;
-                        let again = named && deed != Deed::Status(500) && (idempotent || !seen_by_origin);
-                        let expected = if again { 3 } else { 1 };
-                        let bodies = bodies.borrow();
-                        let what =
-                            format!("{client_and} {deed:?} {method} named: {named}", client_and = upstream.word());
-                        assert_eq!(bodies.len(), expected, "{what}");
-                        assert!(bodies.iter().all(|seen| seen == body), "{what}: {bodies:?}");
-                    }
+    let cases = Protocol::PAIRS.into_iter().flat_map(|pair| deeds.map(|deed| (pair, deed)));
+    let cases = cases.filter(|((_, upstream), deed)| (*upstream, *deed) != (Protocol::Http1, Deed::Refuse));
+    beside(cases, |((client, upstream), deed)| async move {
+        let (origin, bodies) = counting(upstream, deed).await;
+        for named in [true, false] {
+            let on = if named { "connectFailure, reset, refusedStream, timeout, '503'" } else { "connectFailure" };
+            let route = format!("retry: {{attempts: 2, on: [{on}], attemptTimeout: 150ms, backoff: 1ms}}");
+            let proxy = Proxy::routed(&[origin.address], upstream, "", &route, "");
+            for (method, idempotent) in METHODS {
+                let body = if matches!(method, "PUT" | "POST" | "PATCH") { "the body" } else { "" };
+                bodies.borrow_mut().clear();
+                let mut client = Client::connect(client, proxy.address("in")).await;
+                let request = client.request(method, "/").body(full(body)).expect("request");
+                // A reset passes through to an HTTP/2 client as a reset.
+                if let Ok(answer) = client.send(request).await {
+                    assert!(answer.status().is_server_error(), "{deed:?} {method}");
                 }
-            });
+                let seen_by_origin = deed.condition().1;
+                let again = named && deed != Deed::Status(500) && (idempotent || !seen_by_origin);
+                let expected = if again { 3 } else { 1 };
+                let bodies = bodies.borrow();
+                let what = format!("{client_and} {deed:?} {method} named: {named}", client_and = upstream.word());
+                assert_eq!(bodies.len(), expected, "{what}");
+                assert!(bodies.iter().all(|seen| seen == body), "{what}: {bodies:?}");
+            }
         }
-    }
+    });
 }
 
 #[test]

@@ -7,7 +7,7 @@ use http::{HeaderMap, Response, StatusCode};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use spanmesh_tests::origin::{empty, full};
-use spanmesh_tests::{Client, Origin, Protocol, Proxy, hex, run};
+use spanmesh_tests::{Client, Origin, Protocol, Proxy, each, hex, run};
 
 /// An origin that keeps each request's headers, and refuses the first so many with 503.
 struct Hop {
@@ -89,45 +89,38 @@ const CLIENT: i32 = 3;
 
 #[test]
 fn the_application_behind_an_inbound_side_has_the_server_span_as_its_parent() {
-    for (client, upstream) in Protocol::PAIRS {
-        run(async move {
-            let hop = Hop::start(upstream, 0).await;
-            let proxy = hop.proxy(upstream, "inbound", "upstream: app");
-            let mut client = Client::connect(client, proxy.address("side")).await;
-            ask(&mut client, &[("traceparent", &sampled()), ("tracestate", "a=1,b=2")]).await;
-            let spans = proxy.spanned(1).await;
-            let [span] = &spans[..] else { panic!("{spans:?}") };
-            assert_eq!(
-                (span.kind, hex(&span.trace_id), hex(&span.parent_span_id)),
-                (SERVER, TRACE.into(), PARENT.into())
-            );
-            assert_eq!(hop.context(0), [TRACE.to_owned(), hex(&span.span_id), "01".to_owned()]);
-            assert_eq!(hop.header(0, "tracestate"), "a=1,b=2");
-            let line = proxy.logged(1).await.remove(0);
-            assert_eq!((&line["traceId"], &line["spanId"]), (&TRACE.into(), &hex(&span.span_id).into()));
-            assert!(span.start_time_unix_nano <= span.end_time_unix_nano);
-        });
-    }
+    each(|client, upstream| async move {
+        let hop = Hop::start(upstream, 0).await;
+        let proxy = hop.proxy(upstream, "inbound", "upstream: app");
+        let mut client = Client::connect(client, proxy.address("side")).await;
+        ask(&mut client, &[("traceparent", &sampled()), ("tracestate", "a=1,b=2")]).await;
+        let spans = proxy.spanned(1).await;
+        let [span] = &spans[..] else { panic!("{spans:?}") };
+        assert_eq!((span.kind, hex(&span.trace_id), hex(&span.parent_span_id)), (SERVER, TRACE.into(), PARENT.into()));
+        assert_eq!(hop.context(0), [TRACE.to_owned(), hex(&span.span_id), "01".to_owned()]);
+        assert_eq!(hop.header(0, "tracestate"), "a=1,b=2");
+        let line = proxy.logged(1).await.remove(0);
+        assert_eq!((&line["traceId"], &line["spanId"]), (&TRACE.into(), &hex(&span.span_id).into()));
+        assert!(span.start_time_unix_nano <= span.end_time_unix_nano);
+    });
 }
 
 #[test]
 fn without_a_callers_trace_a_new_one_begins() {
-    for (client, upstream) in Protocol::PAIRS {
-        run(async move {
-            let hop = Hop::start(upstream, 0).await;
-            let proxy = hop.proxy(upstream, "inbound", "upstream: app");
-            let mut client = Client::connect(client, proxy.address("side")).await;
-            // A state without a trace says nothing.
-            ask(&mut client, &[("tracestate", "a=1")]).await;
-            let span = proxy.spanned(1).await.remove(0);
-            assert_eq!(hex(&span.parent_span_id), "");
-            let [trace, parent, flags] = hop.context(0);
-            assert_eq!((trace, parent), (hex(&span.trace_id), hex(&span.span_id)));
-            // Sampled, and random by our own doing.
-            assert_eq!(flags, "03");
-            assert_eq!(hop.header(0, "tracestate"), "");
-        });
-    }
+    each(|client, upstream| async move {
+        let hop = Hop::start(upstream, 0).await;
+        let proxy = hop.proxy(upstream, "inbound", "upstream: app");
+        let mut client = Client::connect(client, proxy.address("side")).await;
+        // A state without a trace says nothing.
+        ask(&mut client, &[("tracestate", "a=1")]).await;
+        let span = proxy.spanned(1).await.remove(0);
+        assert_eq!(hex(&span.parent_span_id), "");
+        let [trace, parent, flags] = hop.context(0);
+        assert_eq!((trace, parent), (hex(&span.trace_id), hex(&span.span_id)));
+        // Sampled, and random by our own doing.
+        assert_eq!(flags, "03");
+        assert_eq!(hop.header(0, "tracestate"), "");
+    });
 }
 
 #[test]
@@ -147,52 +140,48 @@ fn an_inbound_side_tells_the_application_one_parent_however_often_it_tries() {
 
 #[test]
 fn an_outbound_side_makes_one_client_span_for_each_attempt() {
-    for (client, upstream) in Protocol::PAIRS {
-        run(async move {
-            let hop = Hop::start(upstream, 2).await;
-            let proxy = hop.proxy(upstream, "outbound", RETRIED);
-            let mut client = Client::connect(client, proxy.address("side")).await;
-            ask(&mut client, &[("traceparent", &sampled())]).await;
-            let mut spans = proxy.spanned(3).await;
-            assert_eq!(spans.len(), 3);
-            spans.sort_by_key(resend_count);
-            for (number, span) in spans.iter().enumerate() {
-                // Side by side below what the application sent.
-                assert_eq!((span.kind, hex(&span.parent_span_id)), (CLIENT, PARENT.into()));
-                assert_eq!(hop.context(number), [TRACE.to_owned(), hex(&span.span_id), "01".to_owned()]);
-                assert_eq!(resend_count(span), (number > 0).then_some(number as i64));
-            }
-        });
-    }
+    each(|client, upstream| async move {
+        let hop = Hop::start(upstream, 2).await;
+        let proxy = hop.proxy(upstream, "outbound", RETRIED);
+        let mut client = Client::connect(client, proxy.address("side")).await;
+        ask(&mut client, &[("traceparent", &sampled())]).await;
+        let mut spans = proxy.spanned(3).await;
+        assert_eq!(spans.len(), 3);
+        spans.sort_by_key(resend_count);
+        for (number, span) in spans.iter().enumerate() {
+            // Side by side below what the application sent.
+            assert_eq!((span.kind, hex(&span.parent_span_id)), (CLIENT, PARENT.into()));
+            assert_eq!(hop.context(number), [TRACE.to_owned(), hex(&span.span_id), "01".to_owned()]);
+            assert_eq!(resend_count(span), (number > 0).then_some(number as i64));
+        }
+    });
 }
 
 #[test]
 fn a_gateway_makes_both_and_its_own_trace() {
-    for (client, upstream) in Protocol::PAIRS {
-        run(async move {
-            let hop = Hop::start(upstream, 1).await;
-            let proxy = hop.proxy(upstream, "gateway", RETRIED);
-            let mut client = Client::connect(client, proxy.address("side")).await;
-            ask(&mut client, &[("traceparent", &sampled()), ("tracestate", "a=1")]).await;
-            let spans = proxy.spanned(3).await;
-            assert_eq!(spans.len(), 3);
-            let server = spans.iter().find(|span| span.kind == SERVER).expect("a SERVER span");
-            assert_ne!(hex(&server.trace_id), TRACE);
-            assert_eq!(hex(&server.parent_span_id), "");
-            let mut attempts: Vec<_> = spans.iter().filter(|span| span.kind == CLIENT).collect();
-            attempts.sort_by_key(|span| resend_count(span));
-            assert_eq!(attempts.len(), 2);
-            for (number, attempt) in attempts.iter().enumerate() {
-                assert_eq!(attempt.parent_span_id, server.span_id);
-                assert_ne!(attempt.span_id, server.span_id);
-                assert!(attempt.start_time_unix_nano >= server.start_time_unix_nano);
-                assert!(attempt.end_time_unix_nano <= server.end_time_unix_nano);
-                let [trace, parent, _] = hop.context(number);
-                assert_eq!((trace, parent), (hex(&server.trace_id), hex(&attempt.span_id)));
-                assert_eq!(hop.header(number, "tracestate"), "");
-            }
-        });
-    }
+    each(|client, upstream| async move {
+        let hop = Hop::start(upstream, 1).await;
+        let proxy = hop.proxy(upstream, "gateway", RETRIED);
+        let mut client = Client::connect(client, proxy.address("side")).await;
+        ask(&mut client, &[("traceparent", &sampled()), ("tracestate", "a=1")]).await;
+        let spans = proxy.spanned(3).await;
+        assert_eq!(spans.len(), 3);
+        let server = spans.iter().find(|span| span.kind == SERVER).expect("a SERVER span");
+        assert_ne!(hex(&server.trace_id), TRACE);
+        assert_eq!(hex(&server.parent_span_id), "");
+        let mut attempts: Vec<_> = spans.iter().filter(|span| span.kind == CLIENT).collect();
+        attempts.sort_by_key(|span| resend_count(span));
+        assert_eq!(attempts.len(), 2);
+        for (number, attempt) in attempts.iter().enumerate() {
+            assert_eq!(attempt.parent_span_id, server.span_id);
+            assert_ne!(attempt.span_id, server.span_id);
+            assert!(attempt.start_time_unix_nano >= server.start_time_unix_nano);
+            assert!(attempt.end_time_unix_nano <= server.end_time_unix_nano);
+            let [trace, parent, _] = hop.context(number);
+            assert_eq!((trace, parent), (hex(&server.trace_id), hex(&attempt.span_id)));
+            assert_eq!(hop.header(number, "tracestate"), "");
+        }
+    });
 }
 
 #[test]
@@ -224,25 +213,23 @@ fn trust_decides_what_of_a_callers_trace_is_believed() {
 
 #[test]
 fn what_is_not_sampled_leaves_no_span_and_carries_on() {
-    for (client, upstream) in Protocol::PAIRS {
-        run(async move {
-            let hop = Hop::start(upstream, 0).await;
-            for mode in ["inbound", "outbound"] {
-                let proxy = hop.proxy(upstream, mode, "upstream: app");
-                let mut client = Client::connect(client, proxy.address("side")).await;
-                ask(&mut client, &[("traceparent", "00-11111111111111111111111111111111-00f067aa0ba902b7-00")]).await;
-                let [trace, parent, flags] = hop.context(hop.seen.borrow().len() - 1);
-                assert_eq!((trace.as_str(), flags.as_str()), ("11111111111111111111111111111111", "00"));
-                assert_ne!(parent, "00f067aa0ba902b7");
-                // A span of a later request is written, so that one of the first would have been too.
-                ask(&mut client, &[("traceparent", &sampled())]).await;
-                let spans = proxy.spanned(1).await;
-                assert_eq!(spans.iter().map(|span| hex(&span.trace_id)).collect::<Vec<_>>(), [TRACE]);
-                assert_eq!(proxy.metric("spanmesh_proxy_spans_created_total", &[]), 1.0);
-                assert_eq!(proxy.logged(2).await[0]["traceId"], "11111111111111111111111111111111");
-            }
-        });
-    }
+    each(|client, upstream| async move {
+        let hop = Hop::start(upstream, 0).await;
+        for mode in ["inbound", "outbound"] {
+            let proxy = hop.proxy(upstream, mode, "upstream: app");
+            let mut client = Client::connect(client, proxy.address("side")).await;
+            ask(&mut client, &[("traceparent", "00-11111111111111111111111111111111-00f067aa0ba902b7-00")]).await;
+            let [trace, parent, flags] = hop.context(hop.seen.borrow().len() - 1);
+            assert_eq!((trace.as_str(), flags.as_str()), ("11111111111111111111111111111111", "00"));
+            assert_ne!(parent, "00f067aa0ba902b7");
+            // A span of a later request is written, so that one of the first would have been too.
+            ask(&mut client, &[("traceparent", &sampled())]).await;
+            let spans = proxy.spanned(1).await;
+            assert_eq!(spans.iter().map(|span| hex(&span.trace_id)).collect::<Vec<_>>(), [TRACE]);
+            assert_eq!(proxy.metric("spanmesh_proxy_spans_created_total", &[]), 1.0);
+            assert_eq!(proxy.logged(2).await[0]["traceId"], "11111111111111111111111111111111");
+        }
+    });
 }
 
 #[test]

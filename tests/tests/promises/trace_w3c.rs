@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use spanmesh_tests::origin::{empty, full};
-use spanmesh_tests::{Client, Origin, Protocol, Proxy, Wire, run};
+use spanmesh_tests::{Client, Origin, Protocol, Proxy, Wire, each};
 
 /// Everything between a caller and the one that the application calls.
 struct Road {
@@ -76,128 +76,122 @@ const PARENT: &str = "00f067aa0ba902b7";
 
 #[test]
 fn a_trace_goes_on_through_an_application_that_copies_headers() {
-    for (client, upstream) in Protocol::PAIRS {
-        run(async move {
-            let road = Road::start(upstream).await;
-            let mut client = Client::connect(client, road.proxy.address("in")).await;
-            for (version, tail, flags) in [
-                ("00", "-01", "01"),
-                ("00", "-00", "00"),
-                ("00", "-02", "02"),
-                ("00", "-03", "03"),
-                // Flags that nobody knows yet are not made up again.
-                ("00", "-ff", "03"),
-                ("cc", "-01", "01"),
-                ("cc", "-01-what-the-future-brings", "01"),
-                ("fe", "-09-", "01"),
-            ] {
-                let value = format!("{version}-{TRACE}-{PARENT}{tail}");
-                let (got, _) = road.ask(&mut client, &[("traceparent", value.as_bytes())]).await;
-                assert_eq!((got[0].as_str(), got[1].as_str(), got[3].as_str()), ("00", TRACE, flags), "{value}");
-                assert!(got[2] != PARENT && got[2].len() == 16, "{value}");
-            }
-        });
-    }
+    each(|client, upstream| async move {
+        let road = Road::start(upstream).await;
+        let mut client = Client::connect(client, road.proxy.address("in")).await;
+        for (version, tail, flags) in [
+            ("00", "-01", "01"),
+            ("00", "-00", "00"),
+            ("00", "-02", "02"),
+            ("00", "-03", "03"),
+            // Flags that nobody knows yet are not made up again.
+            ("00", "-ff", "03"),
+            ("cc", "-01", "01"),
+            ("cc", "-01-what-the-future-brings", "01"),
+            ("fe", "-09-", "01"),
+        ] {
+            let value = format!("{version}-{TRACE}-{PARENT}{tail}");
+            let (got, _) = road.ask(&mut client, &[("traceparent", value.as_bytes())]).await;
+            assert_eq!((got[0].as_str(), got[1].as_str(), got[3].as_str()), ("00", TRACE, flags), "{value}");
+            assert!(got[2] != PARENT && got[2].len() == 16, "{value}");
+        }
+    });
 }
 
 #[test]
 fn a_traceparent_that_breaks_a_rule_begins_a_new_trace_without_the_old_tracestate() {
-    for (client, upstream) in Protocol::PAIRS {
-        run(async move {
-            let road = Road::start(upstream).await;
-            let mut client = Client::connect(client, road.proxy.address("in")).await;
-            let good = format!("00-{TRACE}-{PARENT}-01");
-            let zeros = |count| "0".repeat(count);
-            for bad in [
-                String::new(),
-                "-".into(),
-                format!("ff-{TRACE}-{PARENT}-01"),
-                format!("0-{TRACE}-{PARENT}-01"),
-                format!("000-{TRACE}-{PARENT}-01"),
-                format!("0x-{TRACE}-{PARENT}-01"),
-                format!("00-{}-{PARENT}-01", zeros(32)),
-                format!("00-{TRACE}-{}-01", zeros(16)),
-                format!("00-{}-{PARENT}-01", &TRACE[1..]),
-                format!("00-{TRACE}0-{PARENT}-01"),
-                format!("00-{TRACE}-{PARENT}0-01"),
-                format!("00-{TRACE}-{}-01", &PARENT[1..]),
-                format!("00-{}.-{PARENT}-01", &TRACE[1..]),
-                format!("00-{TRACE}-{}.-01", &PARENT[1..]),
-                format!("00-{}-{PARENT}-01", TRACE.to_uppercase()),
-                format!("00-{TRACE}-{PARENT}-1"),
-                format!("00-{TRACE}-{PARENT}-001"),
-                format!("00-{TRACE}-{PARENT}-.0"),
-                format!("00-{TRACE}-{PARENT}-01-"),
-                format!("00-{TRACE}-{PARENT}-01-more"),
-                format!("cc-{TRACE}-{PARENT}-01.more"),
-                format!("{good},{good}"),
-            ] {
-                let lines = [("traceparent", bad.as_bytes()), ("tracestate", &b"a=1"[..])];
-                let (got, state) = road.ask(&mut client, &lines).await;
-                assert!(!got[1].contains(&TRACE[1..]) && got[1] != zeros(32) && got[1].len() == 32, "{bad} {got:?}");
-                assert_eq!((got[3].as_str(), state.as_str()), ("03", ""), "{bad}");
-            }
-            // Twice, the same or not.
-            for second in [&good, &format!("00-{TRACE}-00f067aa0ba902b8-00")] {
-                let lines = [("traceparent", good.as_bytes()), ("traceparent", second.as_bytes())];
-                let (got, _) = road.ask(&mut client, &lines).await;
-                assert_ne!(got[1], TRACE, "{second}");
-            }
-            let (_, state) = road.ask(&mut client, &[("tracestate", b"a=1")]).await;
-            assert_eq!(state, "", "a tracestate alone means nothing");
-            // Each request begins a trace of its own.
-            let (one, _) = road.ask(&mut client, &[]).await;
-            let (two, _) = road.ask(&mut client, &[]).await;
-            assert!(one[1] != two[1] && one[2] != two[2]);
-        });
-    }
+    each(|client, upstream| async move {
+        let road = Road::start(upstream).await;
+        let mut client = Client::connect(client, road.proxy.address("in")).await;
+        let good = format!("00-{TRACE}-{PARENT}-01");
+        let zeros = |count| "0".repeat(count);
+        for bad in [
+            String::new(),
+            "-".into(),
+            format!("ff-{TRACE}-{PARENT}-01"),
+            format!("0-{TRACE}-{PARENT}-01"),
+            format!("000-{TRACE}-{PARENT}-01"),
+            format!("0x-{TRACE}-{PARENT}-01"),
+            format!("00-{}-{PARENT}-01", zeros(32)),
+            format!("00-{TRACE}-{}-01", zeros(16)),
+            format!("00-{}-{PARENT}-01", &TRACE[1..]),
+            format!("00-{TRACE}0-{PARENT}-01"),
+            format!("00-{TRACE}-{PARENT}0-01"),
+            format!("00-{TRACE}-{}-01", &PARENT[1..]),
+            format!("00-{}.-{PARENT}-01", &TRACE[1..]),
+            format!("00-{TRACE}-{}.-01", &PARENT[1..]),
+            format!("00-{}-{PARENT}-01", TRACE.to_uppercase()),
+            format!("00-{TRACE}-{PARENT}-1"),
+            format!("00-{TRACE}-{PARENT}-001"),
+            format!("00-{TRACE}-{PARENT}-.0"),
+            format!("00-{TRACE}-{PARENT}-01-"),
+            format!("00-{TRACE}-{PARENT}-01-more"),
+            format!("cc-{TRACE}-{PARENT}-01.more"),
+            format!("{good},{good}"),
+        ] {
+            let lines = [("traceparent", bad.as_bytes()), ("tracestate", &b"a=1"[..])];
+            let (got, state) = road.ask(&mut client, &lines).await;
+            assert!(!got[1].contains(&TRACE[1..]) && got[1] != zeros(32) && got[1].len() == 32, "{bad} {got:?}");
+            assert_eq!((got[3].as_str(), state.as_str()), ("03", ""), "{bad}");
+        }
+        // Twice, the same or not.
+        for second in [&good, &format!("00-{TRACE}-00f067aa0ba902b8-00")] {
+            let lines = [("traceparent", good.as_bytes()), ("traceparent", second.as_bytes())];
+            let (got, _) = road.ask(&mut client, &lines).await;
+            assert_ne!(got[1], TRACE, "{second}");
+        }
+        let (_, state) = road.ask(&mut client, &[("tracestate", b"a=1")]).await;
+        assert_eq!(state, "", "a tracestate alone means nothing");
+        // Each request begins a trace of its own.
+        let (one, _) = road.ask(&mut client, &[]).await;
+        let (two, _) = road.ask(&mut client, &[]).await;
+        assert!(one[1] != two[1] && one[2] != two[2]);
+    });
 }
 
 #[test]
 fn a_tracestate_stays_as_it_is_or_goes_as_a_whole() {
-    for (client, upstream) in Protocol::PAIRS {
-        run(async move {
-            let road = Road::start(upstream).await;
-            let mut client = Client::connect(client, road.proxy.address("in")).await;
-            let long = |length: usize| "k".repeat(length);
-            let many = |count: usize| (0..count).map(|number| format!("k{number}=v")).collect::<Vec<_>>().join(",");
-            let all_keys = "abcdefghijklmnopqrstuvwxyz0123456789_-*/=1".to_owned();
-            let all_values: String = "k=".chars().chain((' '..='~').filter(|c| !",=".contains(*c))).collect();
-            for (lines, kept) in [
-                (vec!["a=1,b=2".to_owned()], true),
-                (vec!["a=1,b=2".to_owned(), "c=3".to_owned()], true),
-                (vec!["a=1,".to_owned(), "b=2".to_owned(), String::new()], true),
-                (vec!["a=1 \t ,\t b=2".to_owned()], true),
-                (vec!["a=1,a=2".to_owned()], true),
-                (vec!["t@v=1,0t@v=2".to_owned()], true),
-                (vec![all_keys], true),
-                (vec![all_values], true),
-                (vec![format!("{}=1", long(256))], true),
-                (vec![format!("{}=1", long(257))], false),
-                (vec![format!("a={}", long(256))], true),
-                (vec![format!("a={}", long(257))], false),
-                (vec![many(32)], true),
-                (vec![many(33)], false),
-                (vec![many(20), many(13)], false),
-                (vec!["a=1,B=2".to_owned()], false),
-                (vec!["a=1,b =2".to_owned()], false),
-                (vec!["a=1,b=2=3".to_owned()], false),
-                (vec!["a=1,b".to_owned()], false),
-                (vec!["a=1,@v=2".to_owned()], false),
-                (vec!["a=1,b=".to_owned()], false),
-            ] {
-                let parent = format!("00-{TRACE}-{PARENT}-01");
-                let mut given = vec![("traceparent", parent.as_bytes())];
-                given.extend(lines.iter().map(|line| ("tracestate", line.as_bytes())));
-                let (got, state) = road.ask(&mut client, &given).await;
-                assert_eq!(got[1], TRACE, "{lines:?}");
-                let members = |text: &str| {
-                    let members = text.split(',').map(str::trim).filter(|member| !member.is_empty());
-                    members.map(str::to_owned).collect::<Vec<_>>()
-                };
-                let expected = if kept { members(&lines.join(",")) } else { Vec::new() };
-                assert_eq!(members(&state), expected, "{lines:?}");
-            }
-        });
-    }
+    each(|client, upstream| async move {
+        let road = Road::start(upstream).await;
+        let mut client = Client::connect(client, road.proxy.address("in")).await;
+        let long = |length: usize| "k".repeat(length);
+        let many = |count: usize| (0..count).map(|number| format!("k{number}=v")).collect::<Vec<_>>().join(",");
+        let all_keys = "abcdefghijklmnopqrstuvwxyz0123456789_-*/=1".to_owned();
+        let all_values: String = "k=".chars().chain((' '..='~').filter(|c| !",=".contains(*c))).collect();
+        for (lines, kept) in [
+            (vec!["a=1,b=2".to_owned()], true),
+            (vec!["a=1,b=2".to_owned(), "c=3".to_owned()], true),
+            (vec!["a=1,".to_owned(), "b=2".to_owned(), String::new()], true),
+            (vec!["a=1 \t ,\t b=2".to_owned()], true),
+            (vec!["a=1,a=2".to_owned()], true),
+            (vec!["t@v=1,0t@v=2".to_owned()], true),
+            (vec![all_keys], true),
+            (vec![all_values], true),
+            (vec![format!("{}=1", long(256))], true),
+            (vec![format!("{}=1", long(257))], false),
+            (vec![format!("a={}", long(256))], true),
+            (vec![format!("a={}", long(257))], false),
+            (vec![many(32)], true),
+            (vec![many(33)], false),
+            (vec![many(20), many(13)], false),
+            (vec!["a=1,B=2".to_owned()], false),
+            (vec!["a=1,b =2".to_owned()], false),
+            (vec!["a=1,b=2=3".to_owned()], false),
+            (vec!["a=1,b".to_owned()], false),
+            (vec!["a=1,@v=2".to_owned()], false),
+            (vec!["a=1,b=".to_owned()], false),
+        ] {
+            let parent = format!("00-{TRACE}-{PARENT}-01");
+            let mut given = vec![("traceparent", parent.as_bytes())];
+            given.extend(lines.iter().map(|line| ("tracestate", line.as_bytes())));
+            let (got, state) = road.ask(&mut client, &given).await;
+            assert_eq!(got[1], TRACE, "{lines:?}");
+            let members = |text: &str| {
+                let members = text.split(',').map(str::trim).filter(|member| !member.is_empty());
+                members.map(str::to_owned).collect::<Vec<_>>()
+            };
+            let expected = if kept { members(&lines.join(",")) } else { Vec::new() };
+            assert_eq!(members(&state), expected, "{lines:?}");
+        }
+    });
 }
