@@ -12,6 +12,7 @@ pub mod ink;
 pub mod jaeger;
 pub mod ottrace;
 pub mod present;
+pub mod set;
 pub mod skywalking;
 pub mod state;
 pub mod text;
@@ -25,7 +26,7 @@ use http::HeaderMap;
 use spanmesh_proto::{SpanId, TraceId};
 
 use self::ink::Ink;
-use self::present::Present;
+use self::present::Walk;
 use super::context::TraceContext;
 pub use crate::config::Format;
 
@@ -191,7 +192,8 @@ pub fn fuzz_formats(data: &[u8]) {
             headers.append(name, value);
         }
     }
-    let present = Present::of(&headers);
+    let Walk { present, w3c, .. } = Walk::over(&headers);
+    assert_eq!(w3c, w3c::read(&headers));
     let address = std::net::SocketAddr::from(([192, 0, 2, 1], 80));
     let hop = Hop { service: "s", instance: "i", path: "/", address };
     let mut ink = Ink::default();

@@ -1,4 +1,5 @@
-//! W3C baggage: whose members may travel on. It passes as it came unless something must go, which goes by whole members.
+//! Baggage: whose members may travel on. W3C's passes as it came unless something must go, which goes by whole members; what
+//! other formats have for it (`uberctx-*`, `jaeger-baggage`, `ot-baggage-*`, `sw8-correlation`) goes by the same rule.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -8,41 +9,47 @@ pub const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 const CORRELATION: HeaderName = HeaderName::from_static("sw8-correlation");
 const JAEGER: HeaderName = HeaderName::from_static("jaeger-baggage");
 
+/// How much there is of W3C's.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Size {
+    bytes: usize,
+    members: usize,
+}
+
+impl Size {
+    pub fn add(&mut self, line: &HeaderValue) {
+        self.bytes += line.len() + 1;
+        self.members += members(line).count();
+    }
+
+    /// More than every hop must carry: 64 members, 8,192 bytes.
+    pub fn is_over(self) -> bool {
+        self.members > MEMBERS || self.bytes > BYTES + 1
+    }
+}
+
 /// Takes all baggage out, also that of other formats.
 pub fn clear(headers: &mut HeaderMap) {
     for name in [BAGGAGE, CORRELATION, JAEGER] {
         headers.remove(name);
     }
-    let is_baggage = |name: &str| name.starts_with("uberctx-") || name.starts_with("ot-baggage-");
-    while let Some(name) = headers.keys().find(|name| is_baggage(name.as_str())).cloned() {
-        headers.remove(name);
-    }
+    remove(headers, |_| true);
 }
 
 /// Takes out the baggage that only other formats' headers hold, and of W3C's the members that are not listed.
 pub fn keep(headers: &mut HeaderMap, keys: &[String], ink: &mut Ink) {
-    let kept = write(headers, ink, |key| keys.iter().any(|listed| listed.as_bytes() == key));
+    let listed = |member: &[u8]| key(member).is_some_and(|key| keys.iter().any(|listed| listed.as_bytes() == key));
+    let kept = write(headers, &BAGGAGE, ink, listed);
     clear(headers);
     if let Some(kept) = kept {
         headers.insert(BAGGAGE, kept);
     }
 }
 
-/// Takes members away beyond what every hop must carry: 64 of them and 8,192 bytes. False if nothing had to go.
-pub fn limit(headers: &mut HeaderMap, ink: &mut Ink) -> bool {
-    let (mut bytes, mut count) = (0, 0);
-    for line in headers.get_all(BAGGAGE) {
-        bytes += line.len() + 1;
-        count += members(line).count();
-    }
-    if count <= MEMBERS && bytes <= BYTES + 1 {
-        return false;
-    }
-    match write(headers, ink, |_| true) {
-        Some(kept) => drop(headers.insert(BAGGAGE, kept)),
-        None => drop(headers.remove(BAGGAGE)),
-    }
-    true
+/// Takes members of W3C's away until it is no more than every hop must carry.
+pub fn cut(headers: &mut HeaderMap, ink: &mut Ink) {
+    let kept = write(headers, &BAGGAGE, ink, |member| key(member).is_some());
+    put(headers, BAGGAGE, kept);
 }
 
 /// What stands behind a key for the first time, as it is written, without its properties.
@@ -53,12 +60,12 @@ pub fn value<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a [u8]> {
     value.split(|byte| *byte == b';').next().map(<[u8]>::trim_ascii)
 }
 
-fn write(headers: &HeaderMap, ink: &mut Ink, keep: impl Fn(&[u8]) -> bool) -> Option<HeaderValue> {
+fn write(headers: &HeaderMap, name: &HeaderName, ink: &mut Ink, keep: impl Fn(&[u8]) -> bool) -> Option<HeaderValue> {
     let mut length = 0;
-    let lines = headers.get_all(BAGGAGE);
+    let lines = headers.get_all(name);
     let most = lines.iter().fold(0, |sum, line| sum + line.len() + 1).min(BYTES);
     let value = ink.value(most, |out| {
-        for member in lines.iter().flat_map(members).filter(|member| key(member).is_some_and(&keep)).take(MEMBERS) {
+        for member in lines.iter().flat_map(members).filter(|member| keep(member)).take(MEMBERS) {
             let needs = member.len() + usize::from(length > 0);
             if length + needs > BYTES {
                 continue;
@@ -71,6 +78,25 @@ fn write(headers: &HeaderMap, ink: &mut Ink, keep: impl Fn(&[u8]) -> bool) -> Op
         }
     });
     value.filter(|_| length > 0)
+}
+
+fn put(headers: &mut HeaderMap, name: HeaderName, value: Option<HeaderValue>) {
+    match value {
+        Some(value) => drop(headers.insert(name, value)),
+        None => drop(headers.remove(name)),
+    }
+}
+
+/// Takes out headers that have their key in their name. All are found first: to look again after each would take quadratic time.
+fn remove(headers: &mut HeaderMap, is_unwanted: impl Fn(&str) -> bool) {
+    let key = |name: &HeaderName| {
+        let name = name.as_str();
+        name.strip_prefix("uberctx-").or_else(|| name.strip_prefix("ot-baggage-")).is_some_and(&is_unwanted)
+    };
+    let names: Vec<HeaderName> = headers.keys().filter(|name| key(name)).cloned().collect();
+    for name in names {
+        headers.remove(name);
+    }
 }
 
 fn members(line: &HeaderValue) -> impl Iterator<Item = &[u8]> {
@@ -104,14 +130,22 @@ mod tests {
 
     #[test]
     fn what_is_listed_stays_with_its_properties() {
-        let lines =
-            [("baggage", "a=1;p=q, b=2"), ("baggage", "ab=3 , c=%20,bad"), ("uberctx-a", "1"), ("sw8-correlation", "")];
+        let lines = [("baggage", "a=1;p=q, b=2"), ("baggage", "ab=3 , c=%20,bad"), ("sw8-correlation", "")];
         let mut map = headers(&lines);
         keep(&mut map, &["a".to_owned(), "c".to_owned()], &mut Ink::default());
         assert_eq!(all(&map), ["a=1;p=q,c=%20"]);
         assert_eq!(map.len(), 1);
         keep(&mut map, &[], &mut Ink::default());
         assert!(map.is_empty());
+    }
+
+    fn limit(headers: &mut HeaderMap) -> bool {
+        let mut size = Size::default();
+        headers.get_all(BAGGAGE).iter().for_each(|line| size.add(line));
+        if size.is_over() {
+            cut(headers, &mut Ink::default());
+        }
+        size.is_over()
     }
 
     #[test]
@@ -121,10 +155,10 @@ mod tests {
         };
         for (count, size, left) in [(64, 10, 64), (65, 10, 64), (180, 1, 64), (64, 123, 64), (64, 124, 63)] {
             let mut map = headers(&[("baggage", &many(count, size))]);
-            assert_eq!(limit(&mut map, &mut Ink::default()), left < count, "{count} {size}");
+            assert_eq!(limit(&mut map), left < count, "{count} {size}");
             assert_eq!(all(&map)[0], many(left, size), "{count} {size}");
         }
         let mut map = headers(&[("baggage", &many(1, 9000))]);
-        assert!(limit(&mut map, &mut Ink::default()) && map.is_empty());
+        assert!(limit(&mut map) && map.is_empty());
     }
 }

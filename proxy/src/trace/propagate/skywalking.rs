@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName};
 use spanmesh_proto::{SpanId, TraceId};
 
 use super::ink::Ink;
-use super::text::{self, Line, put_base64, put_hex};
+use super::text::{self, Line, put_base64};
 use super::{Decision, Found, Hop, Reading};
 use crate::trace::context::TraceContext;
 
@@ -70,16 +70,10 @@ pub fn write(
             out.extend_from_slice(if context.sampled { b"1-" } else { b"0-" });
             match same {
                 Some(encoded) => out.extend_from_slice(encoded),
-                None => {
-                    let mut digits = bytes::BytesMut::with_capacity(32);
-                    put_hex(&mut digits, &context.trace.to_bytes());
-                    put_base64(out, &digits, true);
-                }
+                None => put_base64(out, &context.trace.to_digits(), true),
             }
             out.extend_from_slice(b"-");
-            let mut digits = bytes::BytesMut::with_capacity(16);
-            put_hex(&mut digits, &span.to_bytes());
-            put_base64(out, &digits, true);
+            put_base64(out, &span.to_digits(), true);
             out.extend_from_slice(b"-0");
             for text in [hop.service, hop.instance, hop.path, &hop.address.to_string()] {
                 let text = if text.is_empty() { "-" } else { text };

@@ -3,8 +3,7 @@
 
 use bytes::BytesMut;
 use http::header::{AsHeaderName, HeaderMap};
-pub use spanmesh_proto::hex_into;
-use spanmesh_proto::{SpanId, TraceId};
+use spanmesh_proto::{SpanId, TraceId, hex_into};
 
 /// A field that has one value: said twice in different words, nobody knows which one holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,13 +101,10 @@ pub fn put_base64(out: &mut BytesMut, bytes: &[u8], padded: bool) {
         three.iter_mut().zip(chunk).for_each(|(to, from)| *to = *from);
         let [a, b, c] = three.map(u32::from);
         let bits = a << 16 | b << 8 | c;
-        for place in 0..4 {
-            match place <= chunk.len() {
-                true => out.extend_from_slice(&[letter((bits >> (18 - 6 * place)) as u8 & 63)]),
-                false if padded => out.extend_from_slice(b"="),
-                false => {}
-            }
-        }
+        let mut four = [18, 12, 6, 0].map(|shift| letter((bits >> shift) as u8 & 63));
+        let length = chunk.len() + 1;
+        four.iter_mut().skip(length).for_each(|letter| *letter = b'=');
+        out.extend_from_slice(if padded { &four } else { four.get(..length).unwrap_or_default() });
     }
 }
 
