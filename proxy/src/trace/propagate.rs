@@ -82,6 +82,20 @@ impl Found {
         Self { ids: Some(Ids { trace, parent }), decision, random: false }
     }
 
+    /// What this one leaves open is filled in from one that agrees with it: the decision, the parent, the upper half of the
+    /// trace, or all ids.
+    pub fn filled(self, other: Self) -> Self {
+        let ids = match (self.ids, other.ids) {
+            (Some(own), Some(other)) => {
+                let trace = if text::high(own.trace) == 0 { other.trace } else { own.trace };
+                Some(Ids { trace, parent: own.parent.or(other.parent) })
+            }
+            (own, other) => own.or(other),
+        };
+        let decision = if self.decision == Decision::Open { other.decision } else { self.decision };
+        Self { ids, decision, random: self.random || other.random }
+    }
+
     /// A decision about a trace that has yet to begin.
     pub fn decided(decision: Decision) -> Self {
         Self { ids: None, decision, random: false }

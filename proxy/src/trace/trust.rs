@@ -175,8 +175,8 @@ pub fn inject(
     unsaid
 }
 
-/// The first format in order that can be read wins. Returns what it said, the formats that agree with it, and whether
-/// any of those forces the trace.
+/// The first format in order that can be read wins; what it leaves open the next ones may say. Returns what was said, the
+/// formats that agree, and whether any of those forces the trace.
 fn read(
     headers: &HeaderMap,
     present: Present,
@@ -192,10 +192,8 @@ fn read(
             (Reading::Malformed, _) => notes.malformed.add(*format),
             (Reading::Valid(found), Some(first)) if differ(&first, &found) => notes.disagreed.add(*format),
             (Reading::Valid(found), first) => {
-                if first.is_none() {
-                    winner = Some(found);
-                    notes.source = Some(*format);
-                }
+                winner = Some(first.map_or(found, |first| first.filled(found)));
+                notes.source.get_or_insert(*format);
                 agreed.add(*format);
                 forced |= found.decision == Decision::Debug;
             }
@@ -204,12 +202,13 @@ fn read(
     (winner, agreed, forced)
 }
 
-/// Ids of which one was shortened on its way are the same if what is left is.
+/// Ids of which one was shortened on its way are the same if what is left is. A decision alone agrees with all who do not
+/// contradict it.
 fn differ(a: &Found, b: &Found) -> bool {
     if a.decision.contradicts(b.decision) {
         return true;
     }
-    let (Some(a), Some(b)) = (a.ids, b.ids) else { return a.ids.is_none() && b.ids.is_some() };
+    let (Some(a), Some(b)) = (a.ids, b.ids) else { return false };
     let (high, other) = (text::high(a.trace), text::high(b.trace));
     let parents = matches!((a.parent, b.parent), (Some(a), Some(b)) if a != b);
     parents || text::low(a.trace) != text::low(b.trace) || (high != other && high != 0 && other != 0)
@@ -380,7 +379,7 @@ mod tests {
     #[test]
     fn the_first_that_can_be_read_wins_and_who_says_something_else_is_noted() {
         type Lines = &'static [(&'static str, &'static str)];
-        let cases: [(Lines, _, &[Format], &[Format]); 8] = [
+        let cases: [(Lines, _, &[Format], &[Format]); 9] = [
             (&[("traceparent", W3C), ("b3", B3)], Some(Format::W3c), &[], &[]),
             (&[("traceparent", W3C), ("b3", OTHER)], Some(Format::W3c), &[Format::B3], &[]),
             (&[("traceparent", W3C_SAMPLED), ("b3", B3)], Some(Format::W3c), &[Format::B3], &[]),
@@ -398,7 +397,8 @@ mod tests {
                 &[Format::Ottrace],
                 &[],
             ),
-            (&[("b3", "0"), ("uber-trace-id", "1:2:0:0")], Some(Format::B3), &[Format::Jaeger], &[]),
+            (&[("b3", "0"), ("uber-trace-id", "1:2:0:0")], Some(Format::B3), &[], &[]),
+            (&[("b3", "0"), ("uber-trace-id", "1:2:0:1")], Some(Format::B3), &[Format::Jaeger], &[]),
         ];
         for (lines, source, disagreed, malformed) in cases {
             let lines: Vec<_> = lines.iter().map(|(name, value)| (*name, *value)).collect();
@@ -408,6 +408,28 @@ mod tests {
             assert_eq!(settled.notes.malformed.iter().collect::<Vec<_>>(), malformed, "{lines:?}");
             // What is not written is gone.
             assert!(headers.keys().all(|name| name == "traceparent"), "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_first_leaves_open_is_filled_in_from_those_that_agree() {
+        const RANDOM: &str = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-02";
+        let xray = "Root=1-0af76519-16cd43dd8448eb211c80319c";
+        let order = |first: Format| rules(|rules| rules.extract = vec![first, Format::W3c]);
+        let short =
+            [("x-b3-traceid", "8448eb211c80319c"), ("x-b3-spanid", "00f067aa0ba902b7"), ("traceparent", RANDOM)];
+        for (first, lines) in [
+            // The upper half, the random flag and the decision; then the parent too; then all ids.
+            (Format::B3Multi, &short[..]),
+            (Format::Xray, &[("x-amzn-trace-id", xray), ("traceparent", RANDOM)]),
+            (Format::B3, &[("b3", "0"), ("traceparent", RANDOM)]),
+        ] {
+            let (settled, _) = settled(Trust::Continue, &order(first), lines);
+            let TraceContext { trace, parent, sampled, random, debug } = settled.context;
+            assert_eq!(trace.to_string(), TRACE, "{first:?}");
+            assert_eq!(parent.map(|span| span.to_string()).as_deref(), Some("00f067aa0ba902b7"), "{first:?}");
+            assert_eq!((sampled, random, debug), (false, true, false), "{first:?}");
+            assert_eq!((settled.notes.source, settled.notes.disagreed), (Some(first), Set::default()));
         }
     }
 

@@ -166,6 +166,31 @@ fn stale_headers_are_removed_and_a_conflict_is_settled_and_told() {
 }
 
 #[test]
+fn what_the_first_format_leaves_open_the_others_fill_in() {
+    for (client, upstream) in Protocol::PAIRS {
+        run(async move {
+            let hop = Hop::start(upstream).await;
+            let propagation = "extract: [xray, b3multi, w3c], inject: [w3c]";
+            let proxy = hop.proxy(upstream, "inbound", "", propagation);
+            let mut client = Client::connect(client, proxy.address("side")).await;
+            let random = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-03";
+            for (name, value) in
+                [("x-amzn-trace-id", "Root=1-0af76519-16cd43dd8448eb211c80319c"), ("x-b3-sampled", "1")]
+            {
+                ask(&mut client, &[(name, value), ("traceparent", random), ("tracestate", "a=1")]).await;
+                let seen = hop.last();
+                assert!(text(&seen, "traceparent").starts_with(&format!("00-{TRACE}-")), "{name}");
+                assert!(text(&seen, "traceparent").ends_with("-03") && text(&seen, "tracestate") == "a=1", "{name}");
+            }
+            for span in proxy.spanned(2).await {
+                assert_eq!((hex(&span.trace_id), hex(&span.parent_span_id)), (TRACE.into(), PARENT.into()));
+            }
+            assert_eq!(proxy.metric("spanmesh_proxy_context_conflicts_total", &[]), 0.0);
+        });
+    }
+}
+
+#[test]
 fn who_is_believed_hangs_on_the_client_and_a_restart_links_back() {
     for (client, upstream) in Protocol::PAIRS {
         run(async move {
