@@ -4,6 +4,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::ink::Ink;
+use super::text;
 
 pub const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 const CORRELATION: HeaderName = HeaderName::from_static("sw8-correlation");
@@ -36,14 +37,18 @@ pub fn clear(headers: &mut HeaderMap) {
     remove(headers, |_| true);
 }
 
-/// Takes out the baggage that only other formats' headers hold, and of W3C's the members that are not listed.
+/// Takes out all that stands behind other keys, in whatever header it comes.
 pub fn keep(headers: &mut HeaderMap, keys: &[String], ink: &mut Ink) {
-    let listed = |member: &[u8]| key(member).is_some_and(|key| keys.iter().any(|listed| listed.as_bytes() == key));
-    let kept = write(headers, &BAGGAGE, ink, listed);
-    clear(headers);
-    if let Some(kept) = kept {
-        headers.insert(BAGGAGE, kept);
+    let listed = |key: &[u8]| keys.iter().any(|listed| listed.as_bytes() == key);
+    for name in [BAGGAGE, CORRELATION, JAEGER] {
+        let kept = match name == CORRELATION {
+            true => write(headers, &name, ink, |member| correlated(member, &mut [0; LONGEST]).is_some_and(listed)),
+            false => write(headers, &name, ink, |member| key(member).is_some_and(listed)),
+        };
+        put(headers, name, kept);
     }
+    // Names of headers have no case, and a key in one has lost its own.
+    remove(headers, |key| !keys.iter().any(|listed| listed.eq_ignore_ascii_case(key)));
 }
 
 /// Takes members of W3C's away until it is no more than every hop must carry.
@@ -109,8 +114,16 @@ fn key(member: &[u8]) -> Option<&[u8]> {
     Some(key.trim_ascii()).filter(|key| !key.is_empty())
 }
 
+/// Of `{key}:{value}`, both in base64.
+fn correlated<'a>(member: &[u8], scratch: &'a mut [u8]) -> Option<&'a [u8]> {
+    let (key, _) = member.split_at(member.iter().position(|byte| *byte == b':')?);
+    text::base64(key, scratch)
+}
+
 const MEMBERS: usize = 64;
 const BYTES: usize = 8192;
+/// No listed key is longer.
+const LONGEST: usize = 256;
 
 #[cfg(test)]
 mod tests {
@@ -135,6 +148,32 @@ mod tests {
         keep(&mut map, &["a".to_owned(), "c".to_owned()], &mut Ink::default());
         assert_eq!(all(&map), ["a=1;p=q,c=%20"]);
         assert_eq!(map.len(), 1);
+        keep(&mut map, &[], &mut Ink::default());
+        assert!(map.is_empty());
+    }
+
+    #[test]
+    fn what_is_listed_stays_in_every_format() {
+        let lines = [
+            ("uberctx-userid", "1"),
+            ("uberctx-admin", "1"),
+            ("ot-baggage-userid", "1"),
+            ("ot-baggage-admin", "1"),
+            ("jaeger-baggage", "admin=1, userId=2"),
+            // admin, userId, no base64, no key.
+            ("sw8-correlation", "YWRtaW4=:MQ==,dXNlcklk:Mg==,dXNlcklk!:MQ==,:MQ=="),
+        ];
+        let mut map = headers(&lines);
+        keep(&mut map, &["userId".to_owned()], &mut Ink::default());
+        let mut left: Vec<_> = map.iter().map(|(name, value)| (name.as_str(), value.to_str().expect("text"))).collect();
+        left.sort_unstable();
+        let expected = [
+            ("jaeger-baggage", "userId=2"),
+            ("ot-baggage-userid", "1"),
+            ("sw8-correlation", "dXNlcklk:Mg=="),
+            ("uberctx-userid", "1"),
+        ];
+        assert_eq!(left, expected);
         keep(&mut map, &[], &mut Ink::default());
         assert!(map.is_empty());
     }

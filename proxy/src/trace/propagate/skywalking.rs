@@ -2,7 +2,7 @@
 //! hexadecimal digits are taken as they are, others are mapped by a hash, the same on every hop. The trace's own text
 //! is written on as long as it is there, so that SkyWalking's agents find their trace again.
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use spanmesh_proto::{SpanId, TraceId};
 
 use super::ink::Ink;
@@ -83,7 +83,22 @@ pub fn write(
         })?
     };
     headers.insert(SW8, value);
+    extend(headers);
     Some(())
+}
+
+/// `sw8-x`, `{mode}-{time of sending}`. Mode 1 asks that the trace is not analysed, and holds for all of it; the time is that
+/// of another hop's sending, and would be taken for ours.
+fn extend(headers: &mut HeaderMap) {
+    let unanalysed = match text::line(headers, SW8_X) {
+        Line::None => return,
+        Line::One(text) => text.split(|byte| *byte == b'-').next() == Some(b"1"),
+        Line::Several => false,
+    };
+    match unanalysed {
+        true => drop(headers.insert(SW8_X, HeaderValue::from_static("1-"))),
+        false => drop(headers.remove(SW8_X)),
+    }
 }
 
 fn trace_id(text: &[u8]) -> Option<TraceId> {

@@ -338,6 +338,18 @@ fn skywalking() {
     assert_eq!(text, format!("0-{}-{}-0-{names}", base64("a.b.c"), base64(PARENT)));
 }
 
+#[test]
+fn skywalking_is_told_of_no_other_hops_time() {
+    for (before, after) in [("1-1700000000000", Some("1-")), ("1", Some("1-")), ("0-1700000000000", None), ("x", None)]
+    {
+        let lines = written(Format::Skywalking, &[("sw8-x", before)], TRACE, Accept);
+        let mode = lines.iter().find(|(name, _)| name == "sw8-x").map(|(_, value)| value.as_str());
+        assert_eq!(mode, after, "{before}");
+    }
+    // Alone it says nothing, and belongs to no trace.
+    assert_eq!(read(Format::Skywalking, &headers(&[("sw8-x", "1-")])), Absent);
+}
+
 /// What this thread has taken of the processor, the least of several times, since others use the machine too.
 fn cost(mut work: impl FnMut() -> Duration) -> Duration {
     (0..9).map(|_| work()).min().expect("a time")
