@@ -25,7 +25,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(code) => code,
         Err(failure) => {
             if let Some(text) = failure.text() {
-                eprintln!("spanmesh: {text}");
+                // What others said may be part of it.
+                eprintln!("spanmesh: {}", terminal::tame_lines(&text));
             }
             failure.code()
         }

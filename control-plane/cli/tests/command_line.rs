@@ -234,6 +234,92 @@ fn what_is_written_is_read_from_standard_input_and_a_closed_pipe_is_no_error() {
     assert_eq!((code, err.as_str()), (0, ""));
 }
 
+/// A trace whose every text would steer a terminal, as OTLP/JSON.
+fn steering() -> String {
+    let evil = |what: &str| format!("{what}\u{1b}[2J\u{1b}]0;x\u{7}\u{9b}31m\r\n\u{202e}\u{2066}\u{feff}\u{8}end");
+    let text = |what: &str| serde_json::json!({"stringValue": evil(what)});
+    let span = |id: &str, kind: u8, attributes: serde_json::Value| {
+        serde_json::json!({
+            "traceId": ID, "spanId": id, "name": evil("GET /"), "kind": kind, "startTimeUnixNano": "1790000000000000000",
+            "endTimeUnixNano": "1790000000001000000", "status": {"code": 2, "message": evil("why")}, "attributes": attributes,
+        })
+    };
+    serde_json::json!({"resourceSpans": [{
+        "resource": {"attributes": [{"key": "service.name", "value": text("shop")}]},
+        "scopeSpans": [{"spans": [
+            span("00f067aa0ba902b7", 2, serde_json::json!([{"key": evil("key"), "value": text("value")}])),
+            span("b7ad6b7169203331", 3, serde_json::json!([{"key": "error.type", "value": text("reset")}])),
+        ]}],
+    }]})
+    .to_string()
+}
+
+/// The first character that steers, but for ends of lines.
+fn steered(text: &str) -> Option<char> {
+    let text = text.replace("\r\n", "\n");
+    text.chars().find(|c| {
+        c.is_control() && *c != '\n' || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    })
+}
+
+#[test]
+fn no_form_lets_what_others_named_steer_the_terminal() {
+    let file = std::env::temp_dir().join(format!("spanmesh-steering-{}.json", std::process::id()));
+    std::fs::write(&file, steering()).expect("write");
+    let name = file.to_str().expect("text");
+    for form in ["waterfall", "table", "json", "yaml"] {
+        for more in [&[][..], &["--list"], &["--all", "--width", "40"]] {
+            // On a terminal, which `script` makes: without colours, all that could steer would be others'.
+            let line = format!(
+                "{} trace --file {name} --colour never -o {form} {}",
+                env!("CARGO_BIN_EXE_spanmesh"),
+                more.join(" ")
+            );
+            let mut terminal = Command::new("script");
+            terminal.args(["-qec", &line, "/dev/null"]).env("SHELL", "/bin/sh").stdin(Stdio::null());
+            let (code, out, err) = told(terminal.output().expect("script, of util-linux"));
+            assert_eq!((code, err.as_str()), (0, ""), "{line}: {out}");
+            assert!(out.contains("sho") || out.contains("SPAN"), "{line}: {out}");
+            // How the terminal shows that its input has ended.
+            let out = out.replace("^D\u{8}\u{8}", "");
+            assert_eq!(steered(&out), None, "{line}: {out:?}");
+        }
+    }
+    // With colours there are ours and no others.
+    let (code, out, _) = said(&["trace", "--file", name, "--colour", "always"]);
+    assert_eq!(code, 0);
+    let mut plain = out.clone();
+    while let Some(at) = plain.find("\u{1b}[") {
+        let end = at + plain[at..].find('m').expect("a colour's end");
+        assert!(plain[at + 2..end].bytes().all(|byte| byte.is_ascii_digit() || byte == b';'), "{out:?}");
+        plain.replace_range(at..=end, "");
+    }
+    assert_eq!(steered(&plain), None, "{out:?}");
+    // What a script gets means what was there.
+    let (_, out, _) = said(&["trace", "--file", name, "-o", "json"]);
+    let value: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    let kept = value["spans"][0]["name"].as_str().expect("a name");
+    assert!(kept.contains("\u{1b}[2J") && kept.contains('\u{202e}'), "{kept:?}");
+    std::fs::remove_file(&file).expect("remove");
+}
+
+#[test]
+fn what_a_server_says_of_its_error_cannot_steer_the_terminal() {
+    for (status, body) in [
+        ("503 Service Unavailable", "\u{1b}[2Jbusy\u{7}\u{202e}".to_owned()),
+        ("200 OK", "{\"a\u{1b}[2J".to_owned()),
+        ("200 OK", "<\u{9b}2J>".to_owned()),
+    ] {
+        let (address, asked) = api(status, body);
+        let (code, out, err) = said(&["trace", ID, "--from", &format!("http://{address}")]);
+        assert_eq!((code, out.as_str()), (1, ""), "{err}");
+        assert_eq!(steered(&err), None, "{err:?}");
+        asked.join().expect("asked");
+    }
+    let (code, _, err) = said(&["trace", "--file", "/nowhere\u{1b}[2J"]);
+    assert_eq!((code, steered(&err)), (1, None), "{err:?}");
+}
+
 #[test]
 fn there_are_no_colours_but_on_a_terminal_or_when_asked() {
     let (address, _asked) = api("200 OK", jaeger());
