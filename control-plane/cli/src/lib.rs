@@ -9,6 +9,7 @@ mod commands;
 mod completion;
 mod demo;
 mod failure;
+pub mod fuzz;
 mod help;
 mod http;
 mod man;

@@ -182,7 +182,7 @@ fn has_parents(spans: &[Span]) -> bool {
     spans.iter().filter_map(|span| span.parent).all(|parent| ids.contains(&parent))
 }
 
-fn json(value: &serde_json::Value) -> String {
+pub fn json(value: &serde_json::Value) -> String {
     // Values that were made here always have a text.
     tame_json(&serde_json::to_string_pretty(value).unwrap_or_default())
 }
