@@ -101,31 +101,6 @@ fn the_proxy_is_a_subcommand() {
 }
 
 #[test]
-fn completion_scripts_are_scripts() {
-    let (code, bash, _) = said(&["completion", "bash"]);
-    assert_eq!(code, 0);
-    let ask = |line: &str, count: usize| {
-        let words: Vec<_> = line.split(' ').collect();
-        let quoted: Vec<_> = words.iter().map(|word| format!("'{word}'")).collect();
-        let script = format!(
-            "{bash}\nCOMP_WORDS=({}); COMP_CWORD={}; _spanmesh; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
-            quoted.join(" "),
-            words.len() - 1
-        );
-        let (code, out, err) = told(Command::new("bash").args(["--norc", "-c", &script]).output().expect("bash"));
-        assert_eq!((code, err.as_str()), (0, ""), "{line}");
-        assert_eq!(out.lines().count(), count, "{line}: {out}");
-        out
-    };
-    assert_eq!(ask("spanmesh de", 1), "demo\n");
-    assert_eq!(ask("spanmesh trace --li", 1), "--list\n");
-    assert_eq!(ask("spanmesh trace -o ya", 1), "yaml\n");
-    assert_eq!(ask("spanmesh completion z", 1), "zsh\n");
-    assert!(said(&["completion", "zsh"]).1.starts_with("#compdef spanmesh\n"));
-    assert!(said(&["completion", "fish"]).1.contains("__fish_seen_subcommand_from trace"));
-}
-
-#[test]
 fn the_manual_page_is_roff() {
     let (code, page, _) = said(&["man"]);
     assert_eq!(code, 0);
