@@ -57,7 +57,8 @@ pub fn write(
     ink: &mut Ink,
 ) -> Option<()> {
     let value = {
-        let before = match text::line(headers, SW8) {
+        let [sw8, _] = &NAMES;
+        let before = match text::line(headers, sw8) {
             Line::One(text) => text.split(|byte| *byte == b'-').nth(1),
             Line::None | Line::Several => None,
         };
@@ -90,14 +91,15 @@ pub fn write(
 /// `sw8-x`, `{mode}-{time of sending}`. Mode 1 asks that the trace is not analysed, and holds for all of it; the time is that
 /// of another hop's sending, and would be taken for ours.
 fn extend(headers: &mut HeaderMap) {
-    let unanalysed = match text::line(headers, SW8_X) {
+    let [_, extension] = &NAMES;
+    let unanalysed = match text::line(headers, extension) {
         Line::None => return,
         Line::One(text) => text.split(|byte| *byte == b'-').next() == Some(b"1"),
         Line::Several => false,
     };
     match unanalysed {
-        true => drop(headers.insert(SW8_X, HeaderValue::from_static("1-"))),
-        false => drop(headers.remove(SW8_X)),
+        true => drop(headers.insert(extension, HeaderValue::from_static("1-"))),
+        false => drop(headers.remove(extension)),
     }
 }
 
