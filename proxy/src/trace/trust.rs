@@ -13,7 +13,7 @@ use super::propagate::present::{Present, Walk};
 pub use super::propagate::set::Set;
 use super::propagate::state::{self, Checked, Edit};
 use super::propagate::text;
-use super::propagate::{self, Decision, FORMATS, Format, Found, Reading, baggage, jaeger, w3c};
+use super::propagate::{self, Decision, Format, Found, Reading, baggage, jaeger, w3c};
 use super::sample::{self, By, Inputs, Verdict};
 use crate::config::{Propagation, Trust};
 
@@ -298,6 +298,7 @@ mod tests {
     use rand::rngs::SmallRng;
 
     use super::*;
+    use crate::trace::propagate::FORMATS;
 
     const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
     const W3C: &str = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-00";
