@@ -1,5 +1,6 @@
 //! An exporter by itself, without a proxy, so that its books can be read after its end.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use spanmesh_proto::{SpanId, TraceId};

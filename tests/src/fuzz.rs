@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
-use spanmesh_proxy::fuzz::{Target, seen};
+pub use spanmesh_proxy::fuzz::Target;
+use spanmesh_proxy::fuzz::seen;
 
 pub use mutate::Mutator;
 pub use watch::Watch;
@@ -48,6 +49,11 @@ pub struct Finding {
     pub message: String,
     pub input: Vec<u8>,
     pub file: PathBuf,
+}
+
+/// The proxy's and the command line's.
+pub fn targets() -> Vec<Target> {
+    spanmesh_proxy::fuzz::TARGETS.iter().chain(spanmesh::fuzz::TARGETS).copied().collect()
 }
 
 /// Fuzzes one target.

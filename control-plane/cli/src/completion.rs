@@ -66,6 +66,7 @@ fn zsh() -> String {
     for command in COMMANDS {
         let _ = writeln!(text, "        '{}:{}'", command.name, quoted(command.summary));
     }
+    let _ = writeln!(text, "        'help:{HELP}'");
     text.push_str("    )\n    if (( CURRENT == 2 )); then\n        _describe command commands\n        return\n    fi\n    local name=$words[2]\n    shift words\n    (( CURRENT-- ))\n    case $name in\n");
     for command in COMMANDS {
         let _ = write!(text, "    {}) _arguments -s", command.name);
@@ -86,12 +87,15 @@ fn zsh() -> String {
         }
         text.push_str(" ;;\n");
     }
+    let _ = writeln!(text, "    help) _arguments '1:command:({})' ;;", names());
     text.push_str("    esac\n}\nif [ \"$funcstack[1]\" = _spanmesh ]; then _spanmesh \"$@\"; else compdef _spanmesh spanmesh; fi\n");
     text
 }
 
 fn fish() -> String {
     let mut text = String::from("# Completion of spanmesh for fish.\ncomplete -c spanmesh -f\n");
+    let _ = writeln!(text, "complete -c spanmesh -n __fish_use_subcommand -a help -d '{HELP}'");
+    let _ = writeln!(text, "complete -c spanmesh -n '__fish_seen_subcommand_from help' -a '{}'", names());
     for command in COMMANDS {
         let quoted = |text: &str| text.replace('\\', "\\\\").replace('\'', "\\'");
         let _ = writeln!(
@@ -118,6 +122,9 @@ fn fish() -> String {
     }
     text
 }
+
+/// The command that is none of its own.
+const HELP: &str = "what a command does";
 
 fn spellings(option: &Opt) -> Vec<String> {
     let short = option.short.map(|short| format!("-{short}"));

@@ -9,6 +9,7 @@ mod commands;
 mod completion;
 mod demo;
 mod failure;
+pub mod fuzz;
 mod help;
 mod http;
 mod man;
@@ -25,7 +26,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(code) => code,
         Err(failure) => {
             if let Some(text) = failure.text() {
-                eprintln!("spanmesh: {text}");
+                // What others said may be part of it.
+                eprintln!("spanmesh: {}", terminal::tame_lines(&text));
             }
             failure.code()
         }

@@ -1,6 +1,7 @@
 //! Standard output: how wide it is, whether it takes colours, and whether lines can be written over. Everything that a
 //! command prints goes through here, so that a closed pipe is an error to be handled and not a panic.
 
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 
 pub struct Terminal {
@@ -75,7 +76,7 @@ impl Terminal {
         if !self.live {
             return Ok(());
         }
-        let text: String = text.chars().take(self.width.saturating_sub(1)).collect();
+        let text = cut(text, self.width.saturating_sub(1));
         let mut out = self.out.lock();
         write!(out, "\r\x1b[K{text}")?;
         self.status = true;
@@ -114,10 +115,34 @@ pub fn paint(colours: bool, style: Style, text: &str) -> String {
 
 /// Text of others, safe to show: one that could steer the terminal shows as a dot.
 pub fn tame(text: &str) -> String {
-    let odd = |c: char| {
-        c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    text.chars().map(|c| if odd(c) { '·' } else { c }).collect()
+    text.chars().map(|c| if steers(c) { '·' } else { c }).collect()
+}
+
+/// The same of several lines.
+pub fn tame_lines(text: &str) -> String {
+    text.chars().map(|c| if steers(c) && c != '\n' { '·' } else { c }).collect()
+}
+
+/// JSON that means the same and is safe to show: outside of strings it has no such characters but ends of lines.
+pub fn tame_json(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if !steers(c) || c == '\n' {
+            out.push(c);
+            continue;
+        }
+        for unit in c.encode_utf16(&mut [0; 2]) {
+            let _ = write!(out, "\\u{unit:04x}");
+        }
+    }
+    out
+}
+
+/// Controls, in one byte and in two; what turns the direction of writing; what is there and cannot be seen.
+pub fn steers(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
+        || matches!(c, '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// How many columns a text takes. Near enough for what services and paths are called.
@@ -183,6 +208,11 @@ mod tests {
 
     #[test]
     fn what_steers_a_terminal_is_shown_as_dots() {
-        assert_eq!(tame("a\x1b[2Jb\u{202e}c\n"), "a·[2Jb·c·");
+        assert_eq!(tame("a\x1b[2Jb\u{202e}c\n\u{9b}d\u{e0041}\u{feff}"), "a·[2Jb·c··d··");
+        assert_eq!(tame_lines("a\x07\nb"), "a·\nb");
+        let json = serde_json::to_string_pretty(&["\x1b\u{9b}\u{202e}\u{e0041}é\n"]).unwrap();
+        let tamed = tame_json(&json);
+        assert!(!tamed.chars().any(|c| steers(c) && c != '\n') && tamed.contains("\\udb40\\udc41é"), "{tamed}");
+        assert_eq!(serde_json::from_str::<Vec<String>>(&tamed).unwrap(), ["\x1b\u{9b}\u{202e}\u{e0041}é\n"]);
     }
 }

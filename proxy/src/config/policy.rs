@@ -48,7 +48,7 @@ section! {
         normalise: bool = true,
         /// Baggage is passed on, in `baggage` and in the headers that other formats have for it.
         baggage: bool = true,
-        /// Keys of the `baggage` that is passed on from callers whose trace is not believed (`trust` Restart or Ignore).
+        /// Keys of baggage that is passed on from callers whose trace is not believed (`trust` Restart or Ignore), in whatever header it comes.
         stranger_baggage: Vec<String> as Vec<BaggageKey> = Vec::new(),
         /// Baggage is passed on to addresses outside of `mesh` too.
         outside_baggage: bool = false,

@@ -227,6 +227,7 @@ impl Manner {
 }
 
 /// Sends the bytes, reads what comes, and leaves.
+pub async fn speak(io: DuplexStream, manner: Manner, bytes: &[u8]) -> Vec<u8> {
     let (mut from, mut to) = tokio::io::split(io);
     let read = Rc::new(RefCell::new(Vec::new()));
     let reading = spawn_local({

@@ -249,7 +249,9 @@ fn strip_named(headers: &mut HeaderMap, name: &[u8]) {
 
 /// Headers of the mesh are written by proxies from their own knowledge. Nobody else may bring or answer with one.
 fn strip_mesh(headers: &mut HeaderMap) {
-    while let Some(name) = headers.keys().find(|name| name.as_str().starts_with(MESH)).cloned() {
+    // All are found first: to look again after each would take quadratic time.
+    let names: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with(MESH)).cloned().collect();
+    for name in names {
         headers.remove(name);
     }
 }
@@ -326,7 +328,8 @@ impl Trailers {
             trailers.remove(name);
         }
         strip_mesh(trailers);
-        while let Some(name) = trailers.keys().find(|name| fields::is_quoted(name)).cloned() {
+        let quoted: Vec<HeaderName> = trailers.keys().filter(|name| fields::is_quoted(name)).cloned().collect();
+        for name in quoted {
             trailers.remove(name);
         }
         let whole = trailers.len() == count;

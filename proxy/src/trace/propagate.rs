@@ -12,6 +12,7 @@ pub mod ink;
 pub mod jaeger;
 pub mod ottrace;
 pub mod present;
+pub mod set;
 pub mod skywalking;
 pub mod state;
 pub mod text;
@@ -25,7 +26,7 @@ use http::HeaderMap;
 use spanmesh_proto::{SpanId, TraceId};
 
 use self::ink::Ink;
-use self::present::Present;
+use self::present::Walk;
 use super::context::TraceContext;
 pub use crate::config::Format;
 
@@ -79,6 +80,20 @@ pub struct Hop<'a> {
 impl Found {
     pub fn new(trace: TraceId, parent: Option<SpanId>, decision: Decision) -> Self {
         Self { ids: Some(Ids { trace, parent }), decision, random: false }
+    }
+
+    /// What this one leaves open is filled in from one that agrees with it: the decision, the parent, the upper half of the
+    /// trace, or all ids.
+    pub fn filled(self, other: Self) -> Self {
+        let ids = match (self.ids, other.ids) {
+            (Some(own), Some(other)) => {
+                let trace = if text::high(own.trace) == 0 { other.trace } else { own.trace };
+                Some(Ids { trace, parent: own.parent.or(other.parent) })
+            }
+            (own, other) => own.or(other),
+        };
+        let decision = if self.decision == Decision::Open { other.decision } else { self.decision };
+        Self { ids, decision, random: self.random || other.random }
     }
 
     /// A decision about a trace that has yet to begin.
@@ -191,7 +206,8 @@ pub fn fuzz_formats(data: &[u8]) {
             headers.append(name, value);
         }
     }
-    let present = Present::of(&headers);
+    let Walk { present, w3c, .. } = Walk::over(&headers);
+    assert_eq!(w3c, w3c::read(&headers));
     let address = std::net::SocketAddr::from(([192, 0, 2, 1], 80));
     let hop = Hop { service: "s", instance: "i", path: "/", address };
     let mut ink = Ink::default();

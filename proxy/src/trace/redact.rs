@@ -195,7 +195,7 @@ mod tests {
         assert_eq!(text(redactor.text(b"/a/https://u:p@h/b", End::Whole)), "/a/https://REDACTED:REDACTED@h/b");
         assert_eq!(text(redactor.text(b"4111111111111111", End::Whole)), "REDACTED");
         let none = self::redactor(&[], &[], None);
-        assert_eq!(text(none.text(b"/a/bob@example.org/b")), "/a/bob@example.org/b");
+        assert_eq!(text(none.text(b"/a/bob@example.org/b", End::Whole)), "/a/bob@example.org/b");
     }
 
     #[test]

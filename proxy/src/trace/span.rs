@@ -425,6 +425,9 @@ mod tests {
         assert_eq!((batch.text(path), batch.text(host)), ("/a/".into(), "h\u{fffd}".into()));
         batch.rewrite(|_, _, _| panic!("no span has these"));
         assert!(batch.word(b"", 9).is_empty() && batch.text(Words::default()).is_empty());
+        assert_eq!(batch.text(Words { from: 9, length: u16::MAX, ahead: 0 }), "", "what is not there is empty");
+    }
+
     #[test]
     fn what_a_word_is_looked_at_by_is_never_told() {
         let id = SpanId::from_bytes([1; 8]).expect("an id");
@@ -447,8 +450,5 @@ mod tests {
         let mut batch = Batch::default();
         let (none, all) = (batch.whole(b"long", 3), batch.whole(b"long", 4));
         assert!(none.is_empty() && batch.text(all) == "long");
-    }
-
-        assert_eq!(batch.text(Words { from: 9, length: u16::MAX, ahead: 0 }), "", "what is not there is empty");
     }
 }

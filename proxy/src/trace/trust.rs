@@ -9,10 +9,11 @@ use spanmesh_proto::{SpanId, TraceId};
 use super::context::TraceContext;
 use super::in_flight::Origin;
 use super::propagate::ink::Ink;
-use super::propagate::present::Present;
+use super::propagate::present::{Present, Walk};
+pub use super::propagate::set::Set;
 use super::propagate::state::{self, Checked, Edit};
-use super::propagate::text::{self, put_hex};
-use super::propagate::{self, Decision, FORMATS, Format, Found, Reading, baggage, jaeger, w3c};
+use super::propagate::text;
+use super::propagate::{self, Decision, Format, Found, Reading, baggage, jaeger, w3c};
 use super::sample::{self, By, Inputs, Verdict};
 use crate::config::{Propagation, Trust};
 
@@ -75,28 +76,6 @@ impl Inferred {
     }
 }
 
-/// A set of formats.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Set(u16);
-
-impl Set {
-    pub fn add(&mut self, format: Format) {
-        self.0 |= 1 << format as u16;
-    }
-
-    pub fn has(self, format: Format) -> bool {
-        self.0 & 1 << format as u16 != 0
-    }
-
-    pub fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    pub fn iter(self) -> impl Iterator<Item = Format> {
-        FORMATS.into_iter().filter(move |format| self.has(*format))
-    }
-}
-
 /// Continue takes the caller's trace and decision. Downgrade keeps the trace but not the decision. Restart begins a new
 /// trace with a link to the old one, Ignore one without.
 pub fn settle(
@@ -107,11 +86,11 @@ pub fn settle(
     rng: &mut impl RngExt,
     ink: &mut Ink,
 ) -> Settled {
-    let present = Present::of(headers);
+    let Walk { present, w3c, state, baggage, request_id } = Walk::over(headers);
     let mut notes = Notes::default();
     let propagation = &rules.propagation;
     let (winner, agreed, forced) = match present.any() {
-        true => read(headers, present, &propagation.extract, &mut notes),
+        true => read(headers, present, w3c, &propagation.extract, &mut notes),
         false => (None, Set::default(), false),
     };
     let believed = matches!(trust, Trust::Continue | Trust::Downgrade);
@@ -139,33 +118,41 @@ pub fn settle(
     if trust == Trust::Continue && decision == Decision::Debug {
         notes.debug_id = headers.get(jaeger::DEBUG_ID).filter(|_| present.has(Format::Jaeger)).cloned();
     }
-    let continues = believed && ids.is_some();
+    let mut state = state.end();
     if present.any() || present.state() {
-        clean(headers, present, if continues { agreed } else { Set::default() }, believed, propagation);
-    }
-    if trust == Trust::Downgrade && present.state() {
-        headers.remove(w3c::TRACESTATE);
+        let kept = if believed && ids.is_some() { agreed } else { Set::default() };
+        if clean(headers, present, kept, believed, propagation).has(Format::W3c) {
+            state = Checked::Absent;
+        }
+        notes.state_malformed = state == Checked::Invalid && trust != Trust::Downgrade;
+        if state != Checked::Absent && (notes.state_malformed || trust == Trust::Downgrade) {
+            headers.remove(w3c::TRACESTATE);
+            state = Checked::Absent;
+        }
     }
     // A parent that was inferred is as good as one that was told.
     let trust = if notes.inferred == Some(Inferred::Parent) { Trust::Continue } else { trust };
     let inputs = Inputs { trust, decision, trace: context.trace, ot: None, policy: rules.sampling };
     let writes = propagation.inject.contains(&Format::W3c);
-    let (verdict, state_malformed) = decide(headers, present, inputs, writes, ink);
+    let verdict = decide(headers, state, inputs, writes, ink);
     context.sampled = verdict.sampled;
     context.debug = verdict.by == By::Forced;
     notes.decided = Some(verdict.by);
-    notes.state_malformed = state_malformed;
-    let stated = present.state() || verdict.threshold != sample::Told::Unchanged;
+    let stated = state != Checked::Absent || verdict.threshold != sample::Told::Unchanged;
     notes.state = if verdict.sampled && stated { state::whole(headers) } else { None };
     if present.baggage() || present.other_baggage() {
         match (propagation.baggage, believed) {
             (false, _) => baggage::clear(headers),
             (true, false) => baggage::keep(headers, &propagation.stranger_baggage, ink),
-            (true, true) => notes.baggage_cut = baggage::limit(headers, ink),
+            (true, true) if baggage.is_over() => {
+                notes.baggage_cut = true;
+                baggage::cut(headers, ink);
+            }
+            (true, true) => {}
         }
     }
     if propagation.request_id {
-        notes.request_id = request_id(headers, present, rng, ink);
+        notes.request_id = request_id.or_else(|| make_request_id(headers, rng, ink));
     }
     Settled { context, notes }
 }
@@ -188,20 +175,25 @@ pub fn inject(
     unsaid
 }
 
-/// The first format in order that can be read wins. Returns what it said, the formats that agree with it, and whether
-/// any of those forces the trace.
-fn read(headers: &HeaderMap, present: Present, order: &[Format], notes: &mut Notes) -> (Option<Found>, Set, bool) {
+/// The first format in order that can be read wins; what it leaves open the next ones may say. Returns what was said, the
+/// formats that agree, and whether any of those forces the trace.
+fn read(
+    headers: &HeaderMap,
+    present: Present,
+    w3c: Reading,
+    order: &[Format],
+    notes: &mut Notes,
+) -> (Option<Found>, Set, bool) {
     let (mut winner, mut agreed, mut forced) = (None::<Found>, Set::default(), false);
     for format in order.iter().filter(|format| present.has(**format)) {
-        match (propagate::read(*format, headers), winner) {
+        let reading = if *format == Format::W3c { w3c } else { propagate::read(*format, headers) };
+        match (reading, winner) {
             (Reading::Absent, _) => {}
             (Reading::Malformed, _) => notes.malformed.add(*format),
             (Reading::Valid(found), Some(first)) if differ(&first, &found) => notes.disagreed.add(*format),
             (Reading::Valid(found), first) => {
-                if first.is_none() {
-                    winner = Some(found);
-                    notes.source = Some(*format);
-                }
+                winner = Some(first.map_or(found, |first| first.filled(found)));
+                notes.source.get_or_insert(*format);
                 agreed.add(*format);
                 forced |= found.decision == Decision::Debug;
             }
@@ -210,12 +202,13 @@ fn read(headers: &HeaderMap, present: Present, order: &[Format], notes: &mut Not
     (winner, agreed, forced)
 }
 
-/// Ids of which one was shortened on its way are the same if what is left is.
+/// Ids of which one was shortened on its way are the same if what is left is. A decision alone agrees with all who do not
+/// contradict it.
 fn differ(a: &Found, b: &Found) -> bool {
     if a.decision.contradicts(b.decision) {
         return true;
     }
-    let (Some(a), Some(b)) = (a.ids, b.ids) else { return a.ids.is_none() && b.ids.is_some() };
+    let (Some(a), Some(b)) = (a.ids, b.ids) else { return false };
     let (high, other) = (text::high(a.trace), text::high(b.trace));
     let parents = matches!((a.parent, b.parent), (Some(a), Some(b)) if a != b);
     parents || text::low(a.trace) != text::low(b.trace) || (high != other && high != 0 && other != 0)
@@ -238,36 +231,27 @@ fn infer(origin: Origin, as_parent: bool, context: &mut TraceContext, notes: &mu
     decision
 }
 
-/// Only what agrees may leave something behind for its own format; what is not written would be stale.
-fn clean(headers: &mut HeaderMap, present: Present, agreed: Set, believed: bool, propagation: &Propagation) {
-    let is_stale = |format: Format| match propagation.inject.contains(&format) {
-        true => !agreed.has(format),
-        false => !believed || propagation.normalise || propagation.clear.contains(&format),
+/// Only what agrees may leave something behind for its own format; what is not written would be stale. Returns what went.
+fn clean(headers: &mut HeaderMap, present: Present, agreed: Set, believed: bool, propagation: &Propagation) -> Set {
+    let (there, written) = (present.formats(), Set::from(&propagation.inject[..]));
+    let unwritten = match !believed || propagation.normalise {
+        true => there.without(written),
+        false => there.without(written).and(Set::from(&propagation.clear[..])),
     };
-    for format in FORMATS {
-        let there = present.has(format) || format == Format::W3c && present.state();
-        if there && is_stale(format) {
-            propagate::clear(format, headers);
-        }
+    let stale = there.and(written).without(agreed);
+    let gone = stale.or(unwritten);
+    if !gone.is_empty() {
+        gone.iter().for_each(|format| propagate::clear(format, headers));
     }
+    gone
 }
 
 /// Asks for the decision and writes down what of it the next hop is told in tracestate.
-fn decide(
-    headers: &mut HeaderMap,
-    present: Present,
-    inputs: Inputs<'_>,
-    writes: bool,
-    ink: &mut Ink,
-) -> (Verdict, bool) {
-    let checked = if present.state() { state::check(headers) } else { Checked::Absent };
-    let (ours, has_ot) = match checked {
+fn decide(headers: &mut HeaderMap, state: Checked, inputs: Inputs<'_>, writes: bool, ink: &mut Ink) -> Verdict {
+    let (ours, has_ot) = match state {
         Checked::Valid { ours, ot } => (ours, ot),
         Checked::Absent | Checked::Invalid => (false, false),
     };
-    if checked == Checked::Invalid {
-        headers.remove(w3c::TRACESTATE);
-    }
     let ot = has_ot.then(|| state::member(headers, state::OT)).flatten();
     let verdict = sample::decide(&Inputs { ot, ..inputs });
     let told = sample::told(ot, verdict.threshold);
@@ -277,14 +261,11 @@ fn decide(
         let with = told.filter(|text| !text.is_empty()).map(|text| (state::OT, text));
         state::rewrite(headers, &Edit { without, with }, ink);
     }
-    (verdict, checked == Checked::Invalid)
+    verdict
 }
 
-/// Made where it is missing, in the shape of a UUID; kept as it came in any shape.
-fn request_id(headers: &mut HeaderMap, present: Present, rng: &mut impl RngExt, ink: &mut Ink) -> Option<HeaderValue> {
-    if present.request_id() {
-        return headers.get(REQUEST_ID).cloned();
-    }
+/// In the shape of a UUID. One that came in any shape is kept instead.
+fn make_request_id(headers: &mut HeaderMap, rng: &mut impl RngExt, ink: &mut Ink) -> Option<HeaderValue> {
     let mut bytes: [u8; 16] = rng.random();
     // RFC 9562 §5.4: version 4 and its variant.
     for (place, clear, set) in [(6, 0x0f, 0x40), (8, 0x3f, 0x80)] {
@@ -292,11 +273,13 @@ fn request_id(headers: &mut HeaderMap, present: Present, rng: &mut impl RngExt, 
             *byte = *byte & clear | set;
         }
     }
+    // As long as a trace's id, and with that version never zero.
+    let digits = TraceId::from_bytes(bytes)?.to_digits();
     let value = ink.value(36, |out| {
-        let mut rest = &bytes[..];
-        for length in [4, 2, 2, 2, 6] {
+        let mut rest = &digits[..];
+        for length in [8, 4, 4, 4, 12] {
             let Some((part, after)) = rest.split_at_checked(length) else { return };
-            put_hex(out, part);
+            out.extend_from_slice(part);
             rest = after;
             if !rest.is_empty() {
                 out.extend_from_slice(b"-");
@@ -315,6 +298,7 @@ mod tests {
     use rand::rngs::SmallRng;
 
     use super::*;
+    use crate::trace::propagate::FORMATS;
 
     const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
     const W3C: &str = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-00";
@@ -396,7 +380,7 @@ mod tests {
     #[test]
     fn the_first_that_can_be_read_wins_and_who_says_something_else_is_noted() {
         type Lines = &'static [(&'static str, &'static str)];
-        let cases: [(Lines, _, &[Format], &[Format]); 8] = [
+        let cases: [(Lines, _, &[Format], &[Format]); 9] = [
             (&[("traceparent", W3C), ("b3", B3)], Some(Format::W3c), &[], &[]),
             (&[("traceparent", W3C), ("b3", OTHER)], Some(Format::W3c), &[Format::B3], &[]),
             (&[("traceparent", W3C_SAMPLED), ("b3", B3)], Some(Format::W3c), &[Format::B3], &[]),
@@ -414,7 +398,8 @@ mod tests {
                 &[Format::Ottrace],
                 &[],
             ),
-            (&[("b3", "0"), ("uber-trace-id", "1:2:0:0")], Some(Format::B3), &[Format::Jaeger], &[]),
+            (&[("b3", "0"), ("uber-trace-id", "1:2:0:0")], Some(Format::B3), &[], &[]),
+            (&[("b3", "0"), ("uber-trace-id", "1:2:0:1")], Some(Format::B3), &[Format::Jaeger], &[]),
         ];
         for (lines, source, disagreed, malformed) in cases {
             let lines: Vec<_> = lines.iter().map(|(name, value)| (*name, *value)).collect();
@@ -424,6 +409,28 @@ mod tests {
             assert_eq!(settled.notes.malformed.iter().collect::<Vec<_>>(), malformed, "{lines:?}");
             // What is not written is gone.
             assert!(headers.keys().all(|name| name == "traceparent"), "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_first_leaves_open_is_filled_in_from_those_that_agree() {
+        const RANDOM: &str = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-02";
+        let xray = "Root=1-0af76519-16cd43dd8448eb211c80319c";
+        let order = |first: Format| rules(|rules| rules.extract = vec![first, Format::W3c]);
+        let short =
+            [("x-b3-traceid", "8448eb211c80319c"), ("x-b3-spanid", "00f067aa0ba902b7"), ("traceparent", RANDOM)];
+        for (first, lines) in [
+            // The upper half, the random flag and the decision; then the parent too; then all ids.
+            (Format::B3Multi, &short[..]),
+            (Format::Xray, &[("x-amzn-trace-id", xray), ("traceparent", RANDOM)]),
+            (Format::B3, &[("b3", "0"), ("traceparent", RANDOM)]),
+        ] {
+            let (settled, _) = settled(Trust::Continue, &order(first), lines);
+            let TraceContext { trace, parent, sampled, random, debug } = settled.context;
+            assert_eq!(trace.to_string(), TRACE, "{first:?}");
+            assert_eq!(parent.map(|span| span.to_string()).as_deref(), Some("00f067aa0ba902b7"), "{first:?}");
+            assert_eq!((sampled, random, debug), (false, true, false), "{first:?}");
+            assert_eq!((settled.notes.source, settled.notes.disagreed), (Some(first), Set::default()));
         }
     }
 

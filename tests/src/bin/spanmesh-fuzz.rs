@@ -1,4 +1,4 @@
-//! Fuzzes the targets of `spanmesh_proxy::fuzz`, on stable Rust:
+//! Fuzzes the targets of `spanmesh_proxy::fuzz` and `spanmesh::fuzz`, on stable Rust:
 //!
 //! ```text
 //! spanmesh-fuzz [--target NAME]… [--seconds N | --minutes N] [--runs N] [--seed N] [--keep DIR] [--go-on]
@@ -12,8 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use spanmesh_proxy::fuzz::{TARGETS, Target};
-use spanmesh_tests::fuzz::{self, Plan, Watch};
+use spanmesh_tests::fuzz::{self, Plan, Target, Watch};
 
 fn main() -> ExitCode {
     match run() {
@@ -49,7 +48,7 @@ fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
         }
         let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
         match name.as_str() {
-            "--target" => targets.push(*target(&value)?),
+            "--target" => targets.push(target(&value)?),
             "--seconds" => plan.time = Duration::from_secs(value.parse()?),
             "--minutes" => plan.time = Duration::from_secs(value.parse::<u64>()? * 60),
             "--runs" => plan.runs = value.parse()?,
@@ -65,7 +64,7 @@ fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
         return replay(target, &watch, &replayed);
     }
     let all = targets.is_empty();
-    let targets = if all { TARGETS.to_vec() } else { targets };
+    let targets = if all { fuzz::targets() } else { targets };
     let mut broken = 0;
     for target in &targets {
         let whole = all && target.0.ends_with("_http1") | target.0.ends_with("_http2");
@@ -85,9 +84,13 @@ fn clone(plan: &Plan) -> Plan {
     Plan { corpus: plan.corpus.clone(), findings: plan.findings.clone(), keep: plan.keep.clone(), ..*plan }
 }
 
-fn target(name: &str) -> Result<&'static Target, String> {
-    let names = || TARGETS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-    TARGETS.iter().find(|target| target.0 == name).ok_or_else(|| format!("no target {name}; there are {}", names()))
+fn target(name: &str) -> Result<Target, String> {
+    let all = fuzz::targets();
+    let names = || all.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    all.iter()
+        .find(|target| target.0 == name)
+        .copied()
+        .ok_or_else(|| format!("no target {name}; there are {}", names()))
 }
 
 fn replay(target: &Target, watch: &Watch, files: &[PathBuf]) -> Result<ExitCode, Box<dyn std::error::Error>> {

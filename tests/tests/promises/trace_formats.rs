@@ -166,6 +166,42 @@ fn stale_headers_are_removed_and_a_conflict_is_settled_and_told() {
 }
 
 #[test]
+fn what_the_first_format_leaves_open_the_others_fill_in() {
+    for (client, upstream) in Protocol::PAIRS {
+        run(async move {
+            let hop = Hop::start(upstream).await;
+            let propagation = "extract: [xray, b3multi, skywalking, w3c], inject: [w3c, skywalking]";
+            let proxy = hop.proxy(upstream, "inbound", "", propagation);
+            let mut client = Client::connect(client, proxy.address("side")).await;
+            let random = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-03";
+            for (name, value) in
+                [("x-amzn-trace-id", "Root=1-0af76519-16cd43dd8448eb211c80319c"), ("x-b3-sampled", "1")]
+            {
+                ask(&mut client, &[(name, value), ("traceparent", random), ("tracestate", "a=1")]).await;
+                let seen = hop.last();
+                assert!(text(&seen, "traceparent").starts_with(&format!("00-{TRACE}-")), "{name}");
+                assert!(text(&seen, "traceparent").ends_with("-03") && text(&seen, "tracestate") == "a=1", "{name}");
+            }
+            for span in proxy.spanned(2).await {
+                assert_eq!((hex(&span.trace_id), hex(&span.parent_span_id)), (TRACE.into(), PARENT.into()));
+            }
+            assert_eq!(proxy.metric("spanmesh_proxy_context_conflicts_total", &[]), 0.0);
+            // SkyWalking's extension: its mode goes on with its trace, another hop's time never does.
+            let sw8 = text(&hop.last(), "sw8");
+            for (lines, mode) in [
+                (vec![("sw8", sw8.as_str()), ("sw8-x", "1-1700000000000")], "1-"),
+                (vec![("sw8", sw8.as_str()), ("sw8-x", "0-1700000000000")], ""),
+                (vec![("traceparent", W3C), ("sw8-x", "1-1700000000000")], ""),
+            ] {
+                ask(&mut client, &lines).await;
+                assert_eq!(text(&hop.last(), "sw8-x"), mode, "{lines:?}");
+                assert!(text(&hop.last(), "traceparent").contains(TRACE), "{lines:?}");
+            }
+        });
+    }
+}
+
+#[test]
 fn who_is_believed_hangs_on_the_client_and_a_restart_links_back() {
     for (client, upstream) in Protocol::PAIRS {
         run(async move {
@@ -181,6 +217,9 @@ fn who_is_believed_hangs_on_the_client_and_a_restart_links_back() {
                     ("traceparent", W3C),
                     ("tracestate", "spanmesh=x,a=1"),
                     ("baggage", "user=7,admin=1"),
+                    ("uberctx-user", "7"),
+                    ("uberctx-admin", "1"),
+                    ("sw8-correlation", "dXNlcg==:Nw==,YWRtaW4=:MQ=="),
                     ("spanmesh-force-trace", "1"),
                     ("x-request-id", "made by hand"),
                 ];
@@ -190,6 +229,9 @@ fn who_is_believed_hangs_on_the_client_and_a_restart_links_back() {
                 assert_eq!(text(&seen, "traceparent").contains(TRACE), continued);
                 assert_eq!(text(&seen, "tracestate"), if continued { "a=1" } else { "" });
                 assert_eq!(text(&seen, "baggage"), if continued { "user=7,admin=1" } else { "user=7" });
+                assert!(seen.contains_key("uberctx-user") && seen.contains_key("uberctx-admin") == continued);
+                let correlated = if continued { "dXNlcg==:Nw==,YWRtaW4=:MQ==" } else { "dXNlcg==:Nw==" };
+                assert_eq!(text(&seen, "sw8-correlation"), correlated);
                 assert!(!seen.contains_key("spanmesh-force-trace"));
                 assert_eq!(text(&seen, "x-request-id"), "made by hand");
                 let spans = proxy.spanned(2).await;

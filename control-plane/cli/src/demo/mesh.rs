@@ -357,7 +357,9 @@ fn started<T>(name: &str, said: Result<Result<T, String>, tokio::time::error::El
 
 /// Warnings and errors of a proxy, and what it says of its policy.
 fn worth_telling(who: &str, line: &str) -> Option<String> {
-    let Ok(told) = serde_json::from_str::<Value>(line) else { return Some(format!("{who}: {line}")) };
+    let Ok(told) = serde_json::from_str::<Value>(line) else {
+        return Some(format!("{who}: {}", crate::terminal::tame(line)));
+    };
     let message = told["message"].as_str()?;
     let level = told["level"].as_str().unwrap_or_default().to_ascii_lowercase();
     let telling = level == "warn" || level == "error" || message.contains("policy");
@@ -369,3 +371,17 @@ const USUAL: u16 = 8080;
 const START: Duration = Duration::from_secs(20);
 /// A service that ended stays away so long, for its callers' errors to be seen.
 const PAUSE: Duration = Duration::from_secs(8);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_process_says_cannot_steer_the_terminal() {
+        let told = |line: &str| worth_telling("cart", line);
+        assert_eq!(told("thread panicked at \u{1b}[2J\u{7}").as_deref(), Some("cart: thread panicked at ·[2J·"));
+        let line = r#"{"level":"WARN","message":"origin said \u001b]0;x\u202e"}"#;
+        assert_eq!(told(line).as_deref(), Some("cart: origin said ·]0;x·"));
+        assert_eq!(told(r#"{"level":"INFO","message":"ready"}"#), None);
+    }
+}

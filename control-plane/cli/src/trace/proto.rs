@@ -6,7 +6,7 @@ use prost::Message;
 use serde_json::{Value, json};
 use spanmesh_proto::{SpanId, TraceId};
 
-use super::span::{Kind, Span};
+use super::span::{self, Kind, Span};
 
 /// The spans of a request, without those that have no ids.
 pub fn decode(body: &[u8]) -> Result<Vec<Span>, String> {
@@ -15,7 +15,7 @@ pub fn decode(body: &[u8]) -> Result<Vec<Span>, String> {
     for told in request.resource_spans {
         let resource = told.resource.map(|resource| attributes(resource.attributes)).unwrap_or_default();
         let service = resource.iter().find(|(key, _)| key == "service.name");
-        let service = service.map_or_else(|| "unknown".to_owned(), |(_, value)| super::span::plain(value));
+        let service = service.map_or_else(|| "unknown".to_owned(), |(_, value)| span::service(&span::plain(value)));
         for span in told.scope_spans.into_iter().flat_map(|scope| scope.spans) {
             let ids =
                 id(&span.trace_id).and_then(TraceId::from_bytes).zip(id(&span.span_id).and_then(SpanId::from_bytes));
@@ -90,6 +90,18 @@ fn value(told: AnyValue) -> Value {
 
 fn id<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
     bytes.try_into().ok()
+}
+
+/// Any bytes are read or refused, and whatever was read can be shown and told on.
+pub fn fuzz_decode(data: &[u8]) {
+    let Ok(spans) = decode(data) else { return };
+    let again = super::read::read(&encode(&spans).to_string()).unwrap_or_default().spans;
+    let facts = |spans: &[Span]| {
+        let of = |span: &Span| (span.trace, span.id, span.parent, span.start, span.end, span.name.clone());
+        spans.iter().map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(facts(&again), facts(&spans));
+    crate::fuzz::show(spans);
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 use serde_json::{Map, Value};
 use spanmesh_proto::{SpanId, TraceId};
 
-use super::span::{Kind, Span, plain};
+use super::span::{Kind, Span, plain, service};
 
 /// What a text held.
 #[derive(Debug, Default, PartialEq)]
@@ -62,14 +62,14 @@ fn document(value: &Value, held: &mut Held, depth: usize) -> bool {
 }
 
 fn otlp(resource: &Value, held: &mut Held) {
-    let service = attributes(&resource["resource"]["attributes"])
+    let own = attributes(&resource["resource"]["attributes"])
         .into_iter()
         .find(|(key, _)| key == "service.name")
-        .map_or_else(|| UNKNOWN.to_owned(), |(_, value)| plain(&value));
+        .map_or_else(|| UNKNOWN.to_owned(), |(_, value)| service(&plain(&value)));
     let scopes = ["scopeSpans", "scope_spans", "instrumentationLibrarySpans"];
     let scopes = scopes.iter().filter_map(|name| resource.get(*name)?.as_array()).flatten();
     for span in scopes.filter_map(|scope| scope.get("spans")?.as_array()).flatten() {
-        match otlp_span(span, &service) {
+        match otlp_span(span, &own) {
             Some(span) => held.spans.push(span),
             None => held.broken += 1,
         }
@@ -158,7 +158,7 @@ fn jaeger_span(span: &Value, processes: &Value) -> Option<Span> {
         trace: TraceId::from_bytes(padded(text("traceID")?)?)?,
         id: SpanId::from_bytes(padded(text("spanID")?)?)?,
         parent: parent.and_then(padded).and_then(SpanId::from_bytes),
-        service: process["serviceName"].as_str().unwrap_or(UNKNOWN).to_owned(),
+        service: service(process["serviceName"].as_str().unwrap_or(UNKNOWN)),
         name: text("operationName").unwrap_or_default().to_owned(),
         kind: tag("span.kind").map_or(Kind::Internal, |word| Kind::of_word(&word)),
         start,
@@ -206,6 +206,13 @@ pub fn padded<const N: usize>(text: &str) -> Option<[u8; N]> {
     (text.len() <= 2 * N && text.is_ascii()).then(|| hex(&format!("{text:0>width$}", width = 2 * N))).flatten()
 }
 
+/// Any text is read or refused, and whatever was read can be shown.
+pub fn fuzz_read(data: &[u8]) {
+    if let Ok(held) = read(&String::from_utf8_lossy(data)) {
+        crate::fuzz::show(held.spans);
+    }
+}
+
 const UNKNOWN: &str = "unknown";
 /// Wrappers around a trace.
 const DEPTH: usize = 4;
@@ -218,6 +225,11 @@ mod tests {
         "scopeSpans":[{"spans":[{"traceId":"0AF7651916CD43DD8448EB211C80319C","spanId":"b7ad6b7169203331","parentSpanId":"",
         "name":"GET /","kind":2,"startTimeUnixNano":"1000","endTimeUnixNano":"3000","status":{"code":2,"message":"503"},
         "attributes":[{"key":"http.response.status_code","value":{"intValue":"503"}}]}]}]}]}"#;
+
+    const JAEGER: &str = r#"{"data":[{"traceID":"af7651916cd43dd8448eb211c80319c","spans":[{"traceID":"af7651916cd43dd8448eb211c80319c",
+        "spanID":"b7ad6b7169203331","operationName":"GET /","references":[{"refType":"CHILD_OF","traceID":"af7651916cd43dd8448eb211c80319c",
+        "spanID":"1"}],"startTime":1,"duration":2,"tags":[{"key":"span.kind","type":"string","value":"server"},
+        {"key":"error","type":"bool","value":true}],"processID":"p1"}],"processes":{"p1":{"serviceName":"shop"}}}]}"#;
 
     fn shop() -> Span {
         Span {
@@ -257,11 +269,7 @@ mod tests {
 
     #[test]
     fn jaegers_form_is_read() {
-        let text = r#"{"data":[{"traceID":"af7651916cd43dd8448eb211c80319c","spans":[{"traceID":"af7651916cd43dd8448eb211c80319c",
-            "spanID":"b7ad6b7169203331","operationName":"GET /","references":[{"refType":"CHILD_OF","traceID":"af7651916cd43dd8448eb211c80319c",
-            "spanID":"1"}],"startTime":1,"duration":2,"tags":[{"key":"span.kind","type":"string","value":"server"},
-            {"key":"error","type":"bool","value":true}],"processID":"p1"}],"processes":{"p1":{"serviceName":"shop"}}}]}"#;
-        let span = &read(text).unwrap().spans[0];
+        let span = &read(JAEGER).unwrap().spans[0];
         let expected = shop();
         assert_eq!(
             (span.trace, span.id, span.kind, span.start, span.end),
@@ -281,11 +289,30 @@ mod tests {
         assert_eq!(read(&OTLP.replace("b7ad6b7169203331", "0000000000000000")).unwrap().broken, 1);
     }
 
-    /// Whatever stands in the text: no panic, and what was read has ids.
+    /// A name that every span has of its own is short, and a long chain is drawn in the time of its length.
+    #[test]
+    fn what_is_large_takes_time_and_memory_in_proportion() {
+        let long = OTLP.replace("shop", &"s".repeat(100_000));
+        assert_eq!(read(&long).unwrap().spans[0].service.len(), 255);
+        let chain = (1..=20_000u64).map(|id| Span {
+            id: SpanId::from_bytes(id.to_be_bytes()).unwrap(),
+            parent: SpanId::from_bytes((id - 1).to_be_bytes()),
+            start: 1000 + id,
+            end: 100_000 - id,
+            failed: None,
+            ..shop()
+        });
+        let tree = super::super::tree::Tree::new(chain.collect());
+        let look = super::super::waterfall::Look { width: 80, colours: false, most: 200 };
+        let began = std::time::Instant::now();
+        assert!(super::super::waterfall::draw(&tree, look).contains("more span"));
+        assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
+    }
+
     #[test]
     fn arbitrary_changes_are_survived() {
         let mut seed = 7u32;
-        for text in [OTLP, "{\"data\":[{\"spans\":[{}],\"processes\":{}}]}"] {
+        for text in [OTLP, JAEGER, "{\"data\":[{\"spans\":[{}],\"processes\":{}}]}"] {
             for _ in 0..2000 {
                 let mut bytes = text.as_bytes().to_vec();
                 for _ in 0..3 {
@@ -293,7 +320,7 @@ mod tests {
                     let place = seed as usize % bytes.len();
                     bytes[place] = b"{}[]\":,019aZ-\\"[(seed >> 16) as usize % 14];
                 }
-                let _ = read(&String::from_utf8_lossy(&bytes));
+                fuzz_read(&bytes);
             }
         }
     }

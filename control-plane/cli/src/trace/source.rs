@@ -90,7 +90,7 @@ async fn query(server: &Server, path: &str) -> Result<Option<Held>, Failure> {
             false => ask(address, Version::Http1, request, PATIENCE).await,
         };
         match asked {
-            Ok(answer) if answer.head.status == 404 => return Ok(None),
+            Ok(answer) if answer.head.status == 404 || answer.head.status == 204 => return Ok(None),
             Ok(answer) if answer.head.status.is_success() => {
                 let text = String::from_utf8_lossy(&answer.body);
                 let held = read::read(&text).map_err(|why| Failure::failed(format!("what {from} answers {why}")))?;

@@ -124,6 +124,13 @@ pub fn by_trace(spans: Vec<Span>) -> Vec<(TraceId, Vec<Span>)> {
     traces
 }
 
+/// The name of a service, which each of its spans has of its own: a long one would fill the memory.
+pub fn service(name: &str) -> String {
+    name.chars().take(SERVICE).collect()
+}
+
+const SERVICE: usize = 255;
+
 /// Text without its quotes.
 pub fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)

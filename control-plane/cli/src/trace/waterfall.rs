@@ -96,7 +96,8 @@ fn choose(tree: &Tree, most: usize) -> Vec<bool> {
     for wanted in first.chain(0..tree.nodes.len()) {
         let mut above = Vec::new();
         let mut next = Some(wanted);
-        while let Some(place) = next.filter(|place| shown.get(*place) == Some(&false)) {
+        // No further than there is room, or a long chain would be climbed from each of its spans.
+        while let Some(place) = next.filter(|place| above.len() <= left && shown.get(*place) == Some(&false)) {
             above.push(place);
             next = tree.nodes.get(place).and_then(|node| node.parent);
         }

@@ -1,15 +1,54 @@
-//! Which formats a request may be in, found in one walk over its names: to look each of their headers up would cost more
-//! than the rest of the settling. A name that is noted here belongs to its format and may be taken out with it.
+//! Which formats a request may be in, found in one walk over its headers: to look each of them up would cost more than the
+//! rest of the settling. What nearly every request has is read on the way. A name that is noted here belongs to its format and
+//! may be taken out with it.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 
-use super::Format;
+use super::baggage::Size;
+use super::set::Set;
+use super::state::Check;
+use super::{Format, Reading, w3c};
+
+/// What the walk finds.
+pub struct Walk {
+    pub present: Present,
+    /// What `traceparent` says.
+    pub w3c: Reading,
+    pub state: Check,
+    pub baggage: Size,
+    pub request_id: Option<HeaderValue>,
+}
 
 /// A set of formats and of what travels beside them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Present(u16);
 
+impl Walk {
+    pub fn over(headers: &HeaderMap) -> Self {
+        let mut walk = Self {
+            present: Present::default(),
+            w3c: Reading::Absent,
+            state: Check::default(),
+            baggage: Size::default(),
+            request_id: None,
+        };
+        for (name, value) in headers {
+            let field = Present::field(name.as_str());
+            walk.present.0 |= field.0;
+            match field {
+                Present::W3C => walk.w3c = w3c::and(walk.w3c, value),
+                Present::STATE => walk.state.line(value),
+                Present::BAGGAGE => walk.baggage.add(value),
+                Present::REQUEST_ID if walk.request_id.is_none() => walk.request_id = Some(value.clone()),
+                _ => {}
+            }
+        }
+        walk
+    }
+}
+
 impl Present {
+    const W3C: Self = Self(1 << Format::W3c as u16);
     /// `tracestate`, with or without a `traceparent`.
     const STATE: Self = Self(1 << 10);
     /// W3C `baggage`.
@@ -18,12 +57,14 @@ impl Present {
     const OTHER_BAGGAGE: Self = Self(1 << 12);
     const REQUEST_ID: Self = Self(1 << 13);
 
-    pub fn of(headers: &HeaderMap) -> Self {
-        headers.keys().fold(Self::default(), |all, name| Self(all.0 | Self::field(name.as_str()).0))
-    }
-
     pub fn has(self, format: Format) -> bool {
         self.0 & Self::from(format).0 != 0
+    }
+
+    /// All formats of which something is there; a tracestate without a traceparent is W3C's too.
+    pub fn formats(self) -> Set {
+        let state = self.0 & Self::STATE.0;
+        Set::from_bits((self.0 | state >> 10) & (Self::STATE.0 - 1))
     }
 
     /// Whether any format at all may be there.
@@ -43,13 +84,9 @@ impl Present {
         self.0 & Self::OTHER_BAGGAGE.0 != 0
     }
 
-    pub fn request_id(self) -> bool {
-        self.0 & Self::REQUEST_ID.0 != 0
-    }
-
     fn field(name: &str) -> Self {
         match name.as_bytes().first() {
-            Some(b't') if name == "traceparent" => Format::W3c.into(),
+            Some(b't') if name == "traceparent" => Self::W3C,
             Some(b't') if name == "tracestate" => Self::STATE,
             Some(b'b') if name == "b3" => Format::B3.into(),
             Some(b'b') if name == "baggage" => Self::BAGGAGE,

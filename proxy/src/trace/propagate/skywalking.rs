@@ -2,11 +2,11 @@
 //! hexadecimal digits are taken as they are, others are mapped by a hash, the same on every hop. The trace's own text
 //! is written on as long as it is there, so that SkyWalking's agents find their trace again.
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use spanmesh_proto::{SpanId, TraceId};
 
 use super::ink::Ink;
-use super::text::{self, Line, put_base64, put_hex};
+use super::text::{self, Line, put_base64};
 use super::{Decision, Found, Hop, Reading};
 use crate::trace::context::TraceContext;
 
@@ -57,7 +57,8 @@ pub fn write(
     ink: &mut Ink,
 ) -> Option<()> {
     let value = {
-        let before = match text::line(headers, SW8) {
+        let [sw8, _] = &NAMES;
+        let before = match text::line(headers, sw8) {
             Line::One(text) => text.split(|byte| *byte == b'-').nth(1),
             Line::None | Line::Several => None,
         };
@@ -70,16 +71,10 @@ pub fn write(
             out.extend_from_slice(if context.sampled { b"1-" } else { b"0-" });
             match same {
                 Some(encoded) => out.extend_from_slice(encoded),
-                None => {
-                    let mut digits = bytes::BytesMut::with_capacity(32);
-                    put_hex(&mut digits, &context.trace.to_bytes());
-                    put_base64(out, &digits, true);
-                }
+                None => put_base64(out, &context.trace.to_digits(), true),
             }
             out.extend_from_slice(b"-");
-            let mut digits = bytes::BytesMut::with_capacity(16);
-            put_hex(&mut digits, &span.to_bytes());
-            put_base64(out, &digits, true);
+            put_base64(out, &span.to_digits(), true);
             out.extend_from_slice(b"-0");
             for text in [hop.service, hop.instance, hop.path, &hop.address.to_string()] {
                 let text = if text.is_empty() { "-" } else { text };
@@ -89,7 +84,23 @@ pub fn write(
         })?
     };
     headers.insert(SW8, value);
+    extend(headers);
     Some(())
+}
+
+/// `sw8-x`, `{mode}-{time of sending}`. Mode 1 asks that the trace is not analysed, and holds for all of it; the time is that
+/// of another hop's sending, and would be taken for ours.
+fn extend(headers: &mut HeaderMap) {
+    let [_, extension] = &NAMES;
+    let unanalysed = match text::line(headers, extension) {
+        Line::None => return,
+        Line::One(text) => text.split(|byte| *byte == b'-').next() == Some(b"1"),
+        Line::Several => false,
+    };
+    match unanalysed {
+        true => drop(headers.insert(extension, HeaderValue::from_static("1-"))),
+        false => drop(headers.remove(extension)),
+    }
 }
 
 fn trace_id(text: &[u8]) -> Option<TraceId> {

@@ -6,7 +6,17 @@ use http::{HeaderMap, HeaderValue};
 use super::ink::Ink;
 use super::w3c::{self, TRACESTATE};
 
-/// What a look through the lines found.
+/// A look through the lines, one after another.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Check {
+    lines: usize,
+    members: usize,
+    ours: bool,
+    ot: bool,
+    broken: bool,
+}
+
+/// What it found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checked {
     Absent,
@@ -17,6 +27,26 @@ pub enum Checked {
     },
     /// One member that is none spoils the whole list.
     Invalid,
+}
+
+impl Check {
+    pub fn line(&mut self, line: &HeaderValue) {
+        self.lines += 1;
+        for member in members(line) {
+            let Some((key, _)) = parse(member) else { return self.broken = true };
+            self.members += 1;
+            self.ours |= key == OURS.as_bytes();
+            self.ot |= key == OT.as_bytes();
+        }
+    }
+
+    pub fn end(self) -> Checked {
+        match self {
+            Self { lines: 0, .. } => Checked::Absent,
+            Self { broken: false, members: 0..=MEMBERS, ours, ot, .. } => Checked::Valid { ours, ot },
+            _ => Checked::Invalid,
+        }
+    }
 }
 
 impl Checked {
@@ -34,22 +64,10 @@ pub struct Edit<'a> {
 }
 
 pub fn check(headers: &HeaderMap) -> Checked {
-    let (mut count, mut ours, mut ot, mut lines) = (0, false, false, 0);
+    let mut check = Check::default();
     let [_, tracestate] = &w3c::NAMES;
-    for line in headers.get_all(tracestate) {
-        lines += 1;
-        for member in members(line) {
-            let Some((key, _)) = parse(member) else { return Checked::Invalid };
-            count += 1;
-            ours |= key == OURS.as_bytes();
-            ot |= key == OT.as_bytes();
-        }
-    }
-    match (lines, count) {
-        (0, _) => Checked::Absent,
-        (_, 0..=MEMBERS) => Checked::Valid { ours, ot },
-        _ => Checked::Invalid,
-    }
+    headers.get_all(tracestate).iter().for_each(|line| check.line(line));
+    check.end()
 }
 
 /// All of it as one value. `None` where it is longer than what is written anew.

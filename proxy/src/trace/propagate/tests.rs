@@ -1,5 +1,7 @@
 //! What the formats' own projects say, and every pair of formats.
 
+use std::time::Duration;
+
 use http::{HeaderName, HeaderValue};
 
 use super::*;
@@ -334,6 +336,93 @@ fn skywalking() {
     let text = map.get("sw8").expect("sw8").to_str().expect("text");
     let names = ["cart", "cart-1", "/x", "10.0.0.1:80"].map(base64).join("-");
     assert_eq!(text, format!("0-{}-{}-0-{names}", base64("a.b.c"), base64(PARENT)));
+}
+
+#[test]
+fn skywalking_is_told_of_no_other_hops_time() {
+    for (before, after) in [("1-1700000000000", Some("1-")), ("1", Some("1-")), ("0-1700000000000", None), ("x", None)]
+    {
+        let lines = written(Format::Skywalking, &[("sw8-x", before)], TRACE, Accept);
+        let mode = lines.iter().find(|(name, _)| name == "sw8-x").map(|(_, value)| value.as_str());
+        assert_eq!(mode, after, "{before}");
+    }
+    // Alone it says nothing, and belongs to no trace.
+    assert_eq!(read(Format::Skywalking, &headers(&[("sw8-x", "1-")])), Absent);
+}
+
+/// What this thread has taken of the processor, the least of several times, since others use the machine too.
+fn cost(mut work: impl FnMut() -> Duration) -> Duration {
+    (0..9).map(|_| work()).min().expect("a time")
+}
+
+fn processor() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// Ten times as much takes about ten times as long; a hundred times would be quadratic.
+fn is_in_proportion(little: Duration, much: Duration) -> bool {
+    much < little * 40 + Duration::from_millis(1)
+}
+
+#[test]
+fn what_is_long_is_read_in_proportion_to_its_length() {
+    let read_all = |name: &str, value: &str| {
+        cost(|| {
+            let mut headers = headers(&[(name, value)]);
+            let began = processor();
+            let walk = present::Walk::over(&headers);
+            for format in FORMATS {
+                std::hint::black_box(read(format, &headers));
+            }
+            std::hint::black_box((walk.state.end(), walk.baggage.is_over()));
+            baggage::keep(&mut headers, &["a".to_owned()], &mut Ink::default());
+            processor() - began
+        })
+    };
+    for (name, piece) in [
+        ("traceparent", "0"),
+        ("traceparent", "-"),
+        ("tracestate", "a=1,"),
+        ("tracestate", ","),
+        ("b3", "0-"),
+        ("x-b3-traceid", "0"),
+        ("uber-trace-id", "%3A"),
+        ("x-amzn-trace-id", "Root=1-0af76519-16cd43dd8448eb211c80319c;"),
+        ("x-datadog-tags", "_dd.p.tid=,"),
+        ("x-cloud-trace-context", "0/"),
+        ("sw8", "MQ==-"),
+        ("grpc-trace-bin", "AAAA"),
+        ("ot-tracer-traceid", "f"),
+        ("baggage", "a=1;b,"),
+        ("sw8-correlation", "MQ==:MQ==,"),
+        ("jaeger-baggage", "a=1,"),
+    ] {
+        let of = |bytes: usize| read_all(name, &piece.repeat(bytes / piece.len()));
+        let (little, much) = (of(10_000), of(100_000));
+        assert!(is_in_proportion(little, much), "{name} {piece}: {little:?} {much:?}");
+    }
+}
+
+#[test]
+fn many_headers_are_taken_out_in_proportion_to_their_number() {
+    let clear_all = |count: usize| {
+        let name = |kind: &str, number: usize| HeaderName::try_from(format!("{kind}{number}")).expect("a name");
+        let mut all = HeaderMap::new();
+        for kind in ["x-", "uberctx-"] {
+            (0..count).for_each(|number| drop(all.insert(name(kind, number), HeaderValue::from_static("1"))));
+        }
+        cost(|| {
+            let mut headers = all.clone();
+            let began = processor();
+            baggage::clear(&mut headers);
+            let took = processor() - began;
+            assert_eq!(headers.len(), count);
+            took
+        })
+    };
+    let (few, many) = (clear_all(1_000), clear_all(10_000));
+    assert!(is_in_proportion(few, many), "{few:?} {many:?}");
 }
 
 /// What a format cannot say; a table of `PROPAGATION.md` has the same.

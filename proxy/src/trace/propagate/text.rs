@@ -3,8 +3,7 @@
 
 use bytes::BytesMut;
 use http::header::{AsHeaderName, HeaderMap};
-pub use spanmesh_proto::hex_into;
-use spanmesh_proto::{SpanId, TraceId};
+use spanmesh_proto::{SpanId, TraceId, hex_into};
 
 /// A field that has one value: said twice in different words, nobody knows which one holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,13 +101,10 @@ pub fn put_base64(out: &mut BytesMut, bytes: &[u8], padded: bool) {
         three.iter_mut().zip(chunk).for_each(|(to, from)| *to = *from);
         let [a, b, c] = three.map(u32::from);
         let bits = a << 16 | b << 8 | c;
-        for place in 0..4 {
-            match place <= chunk.len() {
-                true => out.extend_from_slice(&[letter((bits >> (18 - 6 * place)) as u8 & 63)]),
-                false if padded => out.extend_from_slice(b"="),
-                false => {}
-            }
-        }
+        let mut four = [18, 12, 6, 0].map(|shift| letter(bits >> shift));
+        let length = chunk.len() + 1;
+        four.iter_mut().skip(length).for_each(|letter| *letter = b'=');
+        out.extend_from_slice(if padded { &four } else { four.get(..length).unwrap_or_default() });
     }
 }
 
@@ -140,27 +136,29 @@ pub fn base64<'a>(text: &[u8], into: &'a mut [u8]) -> Option<&'a [u8]> {
     into.get(..length)
 }
 
-fn letter(number: u8) -> u8 {
-    match number {
-        0..26 => b'A' + number,
-        26..52 => b'a' + number - 26,
-        52..62 => b'0' + number - 52,
-        62 => b'+',
-        _ => b'/',
-    }
+fn letter(number: u32) -> u8 {
+    // Six bits are always below 64.
+    LETTERS[(number & 63) as usize]
 }
 
 /// The alphabet for URLs means the same.
 fn number(letter: u8) -> Option<u8> {
-    match letter {
-        b'A'..=b'Z' => Some(letter - b'A'),
-        b'a'..=b'z' => Some(letter - b'a' + 26),
-        b'0'..=b'9' => Some(letter - b'0' + 52),
-        b'+' | b'-' => Some(62),
-        b'/' | b'_' => Some(63),
-        _ => None,
-    }
+    const NUMBERS: [u8; 256] = {
+        let mut numbers = [NONE; 256];
+        let mut number = 0;
+        while number < 64 {
+            numbers[LETTERS[number] as usize] = number as u8;
+            number += 1;
+        }
+        (numbers[b'-' as usize], numbers[b'_' as usize]) = (62, 63);
+        numbers
+    };
+    // A byte is always below 256.
+    Some(NUMBERS[usize::from(letter)]).filter(|number| *number != NONE)
 }
+
+const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+const NONE: u8 = 0xff;
 
 #[cfg(test)]
 mod tests {

@@ -2,11 +2,10 @@
 //! the trace goes on.
 
 use bytes::BytesMut;
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use spanmesh_proto::{SpanId, TraceId};
 
 use super::ink::Ink;
-use super::text::hex_into;
 use super::{Decision, Found, Reading};
 use crate::trace::context::TraceContext;
 
@@ -18,12 +17,15 @@ pub static NAMES: [HeaderName; 2] = [TRACEPARENT, TRACESTATE];
 pub fn read(headers: &HeaderMap) -> Reading {
     // By reference: the constant would be made and dropped for each look.
     let [traceparent, _] = &NAMES;
-    let mut lines = headers.get_all(traceparent).iter();
-    let Some(first) = lines.next() else { return Reading::Absent };
-    if lines.next().is_some() {
-        return Reading::Malformed;
+    headers.get_all(traceparent).iter().fold(Reading::Absent, and)
+}
+
+/// What the lines say with one more.
+pub fn and(before: Reading, line: &HeaderValue) -> Reading {
+    match before {
+        Reading::Absent => parse(line.as_bytes()).map_or(Reading::Malformed, Reading::Valid),
+        Reading::Valid(_) | Reading::Malformed => Reading::Malformed,
     }
-    parse(first.as_bytes()).map_or(Reading::Malformed, Reading::Valid)
 }
 
 pub fn write(headers: &mut HeaderMap, context: &TraceContext, span: SpanId, ink: &mut Ink) -> Option<()> {
@@ -60,8 +62,8 @@ fn put(out: &mut BytesMut, context: &TraceContext, span: SpanId) {
     let mut text = *b"00-                                -                -0 ";
     let (trace, rest) = text.split_at_mut(3 + 32);
     let (parent, sampled) = rest.split_at_mut(1 + 16);
-    trace.get_mut(3..).into_iter().for_each(|place| hex_into(place, &context.trace.to_bytes()));
-    parent.get_mut(1..).into_iter().for_each(|place| hex_into(place, &span.to_bytes()));
+    trace.get_mut(3..).into_iter().for_each(|place| place.copy_from_slice(&context.trace.to_digits()));
+    parent.get_mut(1..).into_iter().for_each(|place| place.copy_from_slice(&span.to_digits()));
     sampled.last_mut().into_iter().for_each(|digit| *digit = b'0' + flags);
     out.extend_from_slice(&text);
 }
@@ -98,8 +100,6 @@ pub fn fuzz_traceparent(data: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     const GOOD: &str = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01";
