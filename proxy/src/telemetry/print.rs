@@ -3,7 +3,7 @@
 
 use std::fmt::Display;
 use std::io::Write;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 /// In decimal.
@@ -36,8 +36,17 @@ pub fn address(out: &mut Vec<u8>, value: SocketAddr) {
 
 /// As `Display` has it.
 pub fn ip(out: &mut Vec<u8>, value: IpAddr) {
-    let IpAddr::V4(address) = value else { return display(out, value) };
-    // Put together beside the buffer, which is asked for room once.
+    match value {
+        IpAddr::V4(address) => {
+            let (text, length) = ipv4(address);
+            out.extend_from_slice(text.get(..length).unwrap_or_default());
+        }
+        IpAddr::V6(_) => display(out, value),
+    }
+}
+
+/// The digits and points of an address, and how many bytes they take.
+pub fn ipv4(address: Ipv4Addr) -> ([u8; IP], usize) {
     let (mut text, mut length) = ([0; IP], 0);
     let mut put = |byte| {
         if let Some(place) = text.get_mut(length) {
@@ -57,7 +66,7 @@ pub fn ip(out: &mut Vec<u8>, value: IpAddr) {
         }
         put(b'0' + octet % 10);
     }
-    out.extend_from_slice(text.get(..length).unwrap_or_default());
+    (text, length)
 }
 
 /// Seconds to the nanosecond, without the zeros at the end.

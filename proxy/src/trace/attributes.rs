@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::propagate::Format;
 use super::sample::By;
-use super::span::{Batch, Cause, Kind, Protocol, Report, RouteSource, Span};
+use super::span::{Batch, Cause, Kind, Protocol, Report, RouteSource, Span, Times};
 use super::trust::Inferred;
 use crate::error::{Fault, GrpcStatus};
 
@@ -237,18 +237,12 @@ impl<'a> Told<'a> {
     }
 
     fn times(&self, to: &mut impl Fields) {
-        let times = &self.span.times;
-        for (key, micros) in [
-            ("spanmesh.time.queue", times.queue),
-            ("spanmesh.time.pool", times.pool),
-            ("spanmesh.time.connect", times.connect),
-            ("spanmesh.time.tls", times.tls),
-            ("spanmesh.time.first_byte", times.first_byte),
-        ] {
-            if let Some(micros) = micros {
-                to.int(key, micros.into());
-            }
-        }
+        let Times { queue, pool, connect, tls, first_byte } = self.span.times;
+        put_time(to, "spanmesh.time.queue", queue);
+        put_time(to, "spanmesh.time.pool", pool);
+        put_time(to, "spanmesh.time.connect", connect);
+        put_time(to, "spanmesh.time.tls", tls);
+        put_time(to, "spanmesh.time.first_byte", first_byte);
     }
 
     fn context(&self, to: &mut impl Fields) {
@@ -305,6 +299,14 @@ impl<'a> Told<'a> {
 
     fn destination(&self) -> SocketAddr {
         self.span.server
+    }
+}
+
+/// Its key is known where it is called, and is written in fewer steps there.
+#[inline(always)]
+fn put_time(to: &mut impl Fields, key: &'static str, micros: Option<u32>) {
+    if let Some(micros) = micros {
+        to.int(key, micros.into());
     }
 }
 

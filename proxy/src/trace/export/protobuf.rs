@@ -124,6 +124,24 @@ impl Attributes<'_> {
         Some(out)
     }
 
+    #[inline(always)]
+    fn string(&mut self, key: &'static str, value: &[u8]) {
+        match self.open(key, value.len() + 2) {
+            Some(out) => {
+                out.extend_from_slice(&[0x0a, value.len() as u8]);
+                out.extend_from_slice(value);
+            }
+            None => self.long(key, value),
+        }
+    }
+
+    fn long(&mut self, key: &str, value: &[u8]) {
+        message(self.0, self.1, |out| {
+            bytes(out, 1, key.as_bytes());
+            message(out, 2, |out| bytes(out, 1, value));
+        });
+    }
+
     #[cold]
     fn long_int(&mut self, key: &str, value: u64) {
         message(self.0, self.1, |out| {
@@ -136,20 +154,11 @@ impl Attributes<'_> {
 impl Fields for Attributes<'_> {
     #[inline(always)]
     fn text(&mut self, key: &'static str, value: &str) {
-        match self.open(key, value.len() + 2) {
-            Some(out) => {
-                out.extend_from_slice(&[0x0a, value.len() as u8]);
-                out.extend_from_slice(value.as_bytes());
-            }
-            None => self.custom(key, value),
-        }
+        self.string(key, value.as_bytes());
     }
 
     fn custom(&mut self, key: &str, value: &str) {
-        message(self.0, self.1, |out| {
-            bytes(out, 1, key.as_bytes());
-            message(out, 2, |out| bytes(out, 1, value.as_bytes()));
-        });
+        self.long(key, value.as_bytes());
     }
 
     #[inline(always)]
@@ -174,12 +183,15 @@ impl Fields for Attributes<'_> {
         });
     }
 
+    #[inline(always)]
     fn address(&mut self, key: &'static str, value: IpAddr) {
-        message(self.0, self.1, |out| {
-            bytes(out, 1, key.as_bytes());
-            // A string's wire form is a message's: its length, then what it is.
-            message(out, 2, |out| message(out, 1, |out| print::ip(out, value)));
-        });
+        match value {
+            IpAddr::V4(address) => {
+                let (text, length) = print::ipv4(address);
+                self.string(key, text.get(..length).unwrap_or_default());
+            }
+            IpAddr::V6(_) => self.long(key, value.to_string().as_bytes()),
+        }
     }
 }
 
