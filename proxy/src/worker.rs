@@ -8,7 +8,7 @@ pub mod run;
 pub mod upstreams;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
@@ -65,7 +65,7 @@ pub struct Worker {
     /// How often what lives long is reported.
     pub interim: Duration,
     /// What paths look like, by the upstream that they are asked of.
-    pub templates: RefCell<HashMap<Rc<str>, Templates>>,
+    pub templates: RefCell<BTreeMap<Rc<str>, Templates>>,
     /// Whom this proxy speaks for.
     pub node: Node,
     /// Where this proxy itself listens.

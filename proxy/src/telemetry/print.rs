@@ -3,7 +3,7 @@
 
 use std::fmt::Display;
 use std::io::Write;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 /// In decimal.
@@ -36,13 +36,37 @@ pub fn address(out: &mut Vec<u8>, value: SocketAddr) {
 
 /// As `Display` has it.
 pub fn ip(out: &mut Vec<u8>, value: IpAddr) {
-    let IpAddr::V4(address) = value else { return display(out, value) };
-    let [first, others @ ..] = address.octets();
-    number(out, first.into());
-    for octet in others {
-        out.push(b'.');
-        number(out, octet.into());
+    match value {
+        IpAddr::V4(address) => {
+            let (text, length) = ipv4(address);
+            out.extend_from_slice(text.get(..length).unwrap_or_default());
+        }
+        IpAddr::V6(_) => display(out, value),
     }
+}
+
+/// The digits and points of an address, and how many bytes they take.
+pub fn ipv4(address: Ipv4Addr) -> ([u8; IP], usize) {
+    let (mut text, mut length) = ([0; IP], 0);
+    let mut put = |byte| {
+        if let Some(place) = text.get_mut(length) {
+            *place = byte;
+            length += 1;
+        }
+    };
+    for (place, octet) in address.octets().into_iter().enumerate() {
+        if place > 0 {
+            put(b'.');
+        }
+        if octet >= 100 {
+            put(b'0' + octet / 100);
+        }
+        if octet >= 10 {
+            put(b'0' + octet / 10 % 10);
+        }
+        put(b'0' + octet % 10);
+    }
+    (text, length)
 }
 
 /// Seconds to the nanosecond, without the zeros at the end.
@@ -68,6 +92,8 @@ pub fn display(out: &mut Vec<u8>, value: impl Display) {
 
 /// Of the largest `u64`.
 const DIGITS: usize = 20;
+/// Of the longest address of IPv4.
+const IP: usize = 15;
 
 #[cfg(test)]
 mod tests {
@@ -89,7 +115,9 @@ mod tests {
 
     #[test]
     fn addresses_print_as_the_standard_library_has_them() {
-        for value in ["0.0.0.0:0", "255.255.255.255:65535", "10.0.100.9:80", "[::1]:443", "[fe80::1%3]:1"] {
+        for value in
+            ["0.0.0.0:0", "1.10.99.101:1", "255.255.255.255:65535", "10.0.100.9:80", "[::1]:443", "[fe80::1%3]:1"]
+        {
             let value: SocketAddr = value.parse().expect(value);
             assert_eq!(text(|out| address(out, value)), value.to_string());
             assert_eq!(text(|out| ip(out, value.ip())), value.ip().to_string());

@@ -20,7 +20,7 @@ mod source;
 pub mod spill;
 mod zipkin;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -55,6 +55,8 @@ pub type Batches = mpsc::Sender<Batch>;
 /// The worker's end.
 pub struct SpanBuffer {
     open: RefCell<Batch>,
+    /// What the text of the batch before needed.
+    room: Cell<usize>,
     batches: Option<Batches>,
     created: Counter,
     full: Counter,
@@ -65,6 +67,7 @@ impl SpanBuffer {
     pub fn new(batches: Option<Batches>, shard: &Shard) -> Self {
         Self {
             open: RefCell::default(),
+            room: Cell::new(0),
             batches,
             created: shard.counter(family::SPANS_CREATED, &[]),
             full: shard.counter(family::SPANS_DROPPED, &[ALL, "queue_full"]),
@@ -84,7 +87,10 @@ impl SpanBuffer {
         }
         let full = {
             let mut open = self.open.borrow_mut();
-            open.manner.get_or_insert_with(|| manner.clone());
+            if open.manner.is_none() {
+                open.manner = Some(manner.clone());
+                open.make_room(self.room.get());
+            }
             let made = fill(&mut open);
             self.created.add(made.into());
             self.in_flight.add(made.into());
@@ -102,6 +108,7 @@ impl SpanBuffer {
             return;
         }
         let Some(batches) = &self.batches else { return };
+        self.room.set(batch.size());
         if let Err(mpsc::error::TrySendError::Full(batch) | mpsc::error::TrySendError::Closed(batch)) =
             batches.try_send(batch)
         {
@@ -430,12 +437,13 @@ impl Outlet {
         if self.open.is_empty() {
             return;
         }
+        let next = Parcel::like(&self.open);
+        let parcel = std::mem::replace(&mut self.open, next);
         #[cfg(feature = "fuzzing")]
         if let Some(mutant) = self.mutant.take() {
-            let parcel = std::mem::take(&mut self.open);
             return mutant.lose(&parcel, &self.ledger);
         }
-        for gone in self.queue.push(std::mem::take(&mut self.open)) {
+        for gone in self.queue.push(parcel) {
             match &self.spill {
                 Some(spill) => spill.put(gone, self.envelope.clone()),
                 None => self.ledger.dropped(gone.len(), Reason::QueueFull),
@@ -474,6 +482,8 @@ impl Mutant {
     }
 }
 
+/// A benchmark's proxy is built without what spans cost, to compare with.
+pub const COMPILED: bool = !cfg!(spanmesh_no_spans);
 /// In place of a destination's name: what happens before spans are given to any.
 const ALL: &str = "*";
 /// Batches that wait for the encoder: with 128 spans each, about 8 MiB at worst.

@@ -79,6 +79,9 @@ impl Redactor {
     }
 
     pub fn text<'a>(&self, text: &'a [u8], end: End) -> Cow<'a, [u8]> {
+        if text.len() < SHORTEST || is_uuid(text) {
+            return text.into();
+        }
         let mut out = Vec::new();
         let mut same = 0;
         for found in self.patterns.find(text, end) {
@@ -104,6 +107,14 @@ impl Redactor {
         hex_into(&mut digits, hmac::sign(key, secret).as_ref());
         [&b"hmac-"[..], &digits].concat()
     }
+}
+
+/// As most ids of requests are. No pattern fits into one: its groups of digits are too many, too long or too short for a
+/// card's, and everything else needs a byte that it does not have.
+fn is_uuid(text: &[u8]) -> bool {
+    let Some(text) = text.as_array::<36>() else { return false };
+    let digits: usize = text.iter().map(|byte| usize::from(HEX[usize::from(*byte)])).sum();
+    digits == 32 && [text[8], text[13], text[18], text[23]] == *b"----"
 }
 
 fn is_key(written: &[u8], name: &str) -> bool {
@@ -140,7 +151,20 @@ pub fn fuzz_redact(input: &[u8]) {
     }
 }
 
+/// Digits of ids.
+static HEX: [bool; 256] = {
+    let mut hex = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        hex[byte] = (byte as u8).is_ascii_hexdigit();
+        byte += 1;
+    }
+    hex
+};
+
 const REDACTED: &[u8] = b"REDACTED";
+/// `://u@`: what is shorter is no secret.
+const SHORTEST: usize = 5;
 const USER: &[u8] = b"REDACTED:REDACTED";
 /// Bytes of a hash that are told: enough to tell one secret from another.
 const HASHED: usize = 8;
@@ -196,6 +220,24 @@ mod tests {
         assert_eq!(text(redactor.text(b"4111111111111111", End::Whole)), "REDACTED");
         let none = self::redactor(&[], &[], None);
         assert_eq!(text(none.text(b"/a/bob@example.org/b", End::Whole)), "/a/bob@example.org/b");
+    }
+
+    #[test]
+    fn no_pattern_fits_into_a_uuid() {
+        let patterns = Patterns::of(&[Pattern::Cards, Pattern::Emails, Pattern::Bearers, Pattern::Jwts]);
+        for id in [
+            "41111111-1111-1111-1111-111111111111",
+            "00000000-4111-1111-1111-111100000000",
+            "aaaaaaaa-aaaa-aaaa-4242-424242424242",
+            "bea2e2bb-bbbb-4bbb-8bbb-bebebebebebe",
+        ] {
+            assert!(is_uuid(id.as_bytes()) && patterns.find(id.as_bytes(), End::Whole).next().is_none(), "{id}");
+        }
+        for other in
+            ["41111111111111111111111111111111----", "", "-41111111-1111-1111-1111-11111111111", "4111-1111-1111-1111"]
+        {
+            assert!(!is_uuid(other.as_bytes()), "{other}");
+        }
     }
 
     #[test]

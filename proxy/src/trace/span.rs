@@ -209,12 +209,19 @@ impl Batch {
         }
     }
 
+    /// All that will be needed at once: growing would copy it several times.
+    pub fn make_room(&mut self, text: usize) {
+        self.spans.reserve_exact(SPANS);
+        self.text.reserve_exact(text);
+    }
+
     pub fn push(&mut self, span: Span) {
-        if self.spans.capacity() == 0 {
-            // All that will be needed at once: growing would copy them several times.
-            self.spans.reserve_exact(SPANS);
-        }
         self.spans.push(span);
+    }
+
+    /// Bytes of its text.
+    pub fn size(&self) -> usize {
+        self.text.len()
     }
 
     pub fn len(&self) -> usize {
@@ -419,16 +426,6 @@ mod tests {
     }
 
     #[test]
-    fn words_are_read_back_and_cut_to_their_limit() {
-        let mut batch = Batch::default();
-        let (path, host) = (batch.word(b"/a/path", 3), batch.word(b"h\xff", 9));
-        assert_eq!((batch.text(path), batch.text(host)), ("/a/".into(), "h\u{fffd}".into()));
-        batch.rewrite(|_, _, _| panic!("no span has these"));
-        assert!(batch.word(b"", 9).is_empty() && batch.text(Words::default()).is_empty());
-        assert_eq!(batch.text(Words { from: 9, length: u16::MAX, ahead: 0 }), "", "what is not there is empty");
-    }
-
-    #[test]
     fn what_a_word_is_looked_at_by_is_never_told() {
         let id = SpanId::from_bytes([1; 8]).expect("an id");
         let trace = TraceId::from_bytes([1; 16]).expect("an id");
@@ -450,5 +447,15 @@ mod tests {
         let mut batch = Batch::default();
         let (none, all) = (batch.whole(b"long", 3), batch.whole(b"long", 4));
         assert!(none.is_empty() && batch.text(all) == "long");
+    }
+
+    #[test]
+    fn words_are_read_back_and_cut_to_their_limit() {
+        let mut batch = Batch::default();
+        let (path, host) = (batch.word(b"/a/path", 3), batch.word(b"h\xff", 9));
+        assert_eq!((batch.text(path), batch.text(host)), ("/a/".into(), "h\u{fffd}".into()));
+        batch.rewrite(|_, _, _| panic!("no span has these"));
+        assert!(batch.word(b"", 9).is_empty() && batch.text(Words::default()).is_empty());
+        assert_eq!(batch.text(Words { from: 9, length: u16::MAX, ahead: 0 }), "", "what is not there is empty");
     }
 }

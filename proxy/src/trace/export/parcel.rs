@@ -33,6 +33,11 @@ pub struct Envelope {
 }
 
 impl Parcel {
+    /// An empty one with room for as much: growing would copy its spans several times.
+    pub fn like(other: &Self) -> Self {
+        Self { spans: Vec::with_capacity(other.spans.len()), ends: Vec::with_capacity(other.ends.len()) }
+    }
+
     pub fn len(&self) -> usize {
         self.ends.len()
     }

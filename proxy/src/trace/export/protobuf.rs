@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::ops::Range;
 
 use super::json::{INTERIM, Resource};
 use crate::telemetry::print;
@@ -46,7 +47,16 @@ pub fn scope(out: &mut Vec<u8>) {
 
 /// `ScopeSpans.spans`, one of them.
 pub fn entry(out: &mut Vec<u8>, told: &Told<'_>) {
-    message(out, 2, |out| span(out, told));
+    // Nearly every span's length takes two bytes, which are kept free; what another takes is moved for.
+    key(out, 2, BYTES);
+    let start = out.len();
+    out.extend_from_slice(&[0, 0]);
+    span(out, told);
+    let length = out.len() - start - 2;
+    match (length, out.get_mut(start..start + 2)) {
+        (0x80..0x4000, Some(place)) => place.copy_from_slice(&[length as u8 | 0x80, (length >> 7) as u8]),
+        _ => put_length(out, start..start + 2, length),
+    }
 }
 
 fn span(out: &mut Vec<u8>, told: &Told<'_>) {
@@ -59,7 +69,12 @@ fn span(out: &mut Vec<u8>, told: &Told<'_>) {
     if let Some(parent) = span.parent {
         bytes(out, 4, &parent.to_bytes());
     }
-    bytes(out, 5, told.name().as_bytes());
+    let (method, space, route) = told.name_in_parts();
+    key(out, 5, BYTES);
+    varint(out, (method.len() + space.len() + route.len()) as u64);
+    for part in [&*method, space, &*route] {
+        out.extend_from_slice(part.as_bytes());
+    }
     number(out, 6, span.kind as u64);
     fixed64(out, 7, span.start_nanos);
     fixed64(out, 8, span.end_nanos);
@@ -91,23 +106,70 @@ fn span(out: &mut Vec<u8>, told: &Told<'_>) {
 /// Attributes as fields of this number.
 struct Attributes<'a>(&'a mut Vec<u8>, u32);
 
+impl Attributes<'_> {
+    /// The attribute up to what is within its value, if all its lengths take one byte: a span has twenty, and each step of
+    /// each counts. Keys are known where this is called, so copying them is a move or two.
+    #[inline(always)]
+    fn open(&mut self, key: &'static str, value: usize) -> Option<&mut Vec<u8>> {
+        let (inner, length) = (u8::try_from(value).ok()?, u8::try_from(key.len()).ok()?);
+        let all = key.len() + value + 4;
+        if all >= 0x80 {
+            return None;
+        }
+        let out = &mut *self.0;
+        out.reserve(all + 2);
+        out.extend_from_slice(&[(self.1 << 3 | BYTES) as u8, all as u8, 0x0a, length]);
+        out.extend_from_slice(key.as_bytes());
+        out.extend_from_slice(&[0x12, inner]);
+        Some(out)
+    }
+
+    #[inline(always)]
+    fn string(&mut self, key: &'static str, value: &[u8]) {
+        match self.open(key, value.len() + 2) {
+            Some(out) => {
+                out.extend_from_slice(&[0x0a, value.len() as u8]);
+                out.extend_from_slice(value);
+            }
+            None => self.long(key, value),
+        }
+    }
+
+    fn long(&mut self, key: &str, value: &[u8]) {
+        message(self.0, self.1, |out| {
+            bytes(out, 1, key.as_bytes());
+            message(out, 2, |out| bytes(out, 1, value));
+        });
+    }
+
+    #[cold]
+    fn long_int(&mut self, key: &str, value: u64) {
+        message(self.0, self.1, |out| {
+            bytes(out, 1, key.as_bytes());
+            message(out, 2, |out| number(out, 3, value));
+        });
+    }
+}
+
 impl Fields for Attributes<'_> {
+    #[inline(always)]
     fn text(&mut self, key: &'static str, value: &str) {
-        self.custom(key, value);
+        self.string(key, value.as_bytes());
     }
 
     fn custom(&mut self, key: &str, value: &str) {
-        message(self.0, self.1, |out| {
-            bytes(out, 1, key.as_bytes());
-            message(out, 2, |out| bytes(out, 1, value.as_bytes()));
-        });
+        self.long(key, value.as_bytes());
     }
 
+    #[inline(always)]
     fn int(&mut self, key: &'static str, value: i64) {
-        message(self.0, self.1, |out| {
-            bytes(out, 1, key.as_bytes());
-            message(out, 2, |out| number(out, 3, value.cast_unsigned()));
-        });
+        let value = value.cast_unsigned();
+        // Seven bits to a byte, and at least one byte.
+        let length = (70 - (value | 1).leading_zeros() as usize) / 7;
+        match self.open(key, length + 1) {
+            Some(out) => number(out, 3, value),
+            None => self.long_int(key, value),
+        }
     }
 
     fn list(&mut self, key: &str, values: &[Cow<'_, str>]) {
@@ -121,12 +183,15 @@ impl Fields for Attributes<'_> {
         });
     }
 
+    #[inline(always)]
     fn address(&mut self, key: &'static str, value: IpAddr) {
-        message(self.0, self.1, |out| {
-            bytes(out, 1, key.as_bytes());
-            // A string's wire form is a message's: its length, then what it is.
-            message(out, 2, |out| message(out, 1, |out| print::ip(out, value)));
-        });
+        match value {
+            IpAddr::V4(address) => {
+                let (text, length) = print::ipv4(address);
+                self.string(key, text.get(..length).unwrap_or_default());
+            }
+            IpAddr::V6(_) => self.long(key, value.to_string().as_bytes()),
+        }
     }
 }
 
@@ -139,12 +204,16 @@ fn message(out: &mut Vec<u8>, field: u32, fill: impl FnOnce(&mut Vec<u8>)) {
     let length = out.len() - start - 1;
     match (u8::try_from(length), out.get_mut(start)) {
         (Ok(short @ ..0x80), Some(place)) => *place = short,
-        _ => {
-            let mut long = Vec::with_capacity(5);
-            varint(&mut long, length as u64);
-            out.splice(start..=start, long);
-        }
+        _ => put_length(out, start..start + 1, length),
     }
+}
+
+/// In place of bytes that are too few or too many for it.
+#[cold]
+fn put_length(out: &mut Vec<u8>, place: Range<usize>, length: usize) {
+    let mut long = Vec::with_capacity(5);
+    varint(&mut long, length as u64);
+    out.splice(place, long);
 }
 
 fn bytes(out: &mut Vec<u8>, field: u32, value: &[u8]) {
@@ -184,6 +253,24 @@ const STATUS_ERROR: u64 = 2;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn attributes_are_the_same_however_they_are_written() {
+        for length in [0, 1, 5, 100, 110, 111, 112, 113, 114, 120, 127, 128, 300, 20_000] {
+            let value = "x".repeat(length);
+            let (mut short, mut long) = (Vec::new(), Vec::new());
+            Attributes(&mut short, 9).text("a.key", &value);
+            Attributes(&mut long, 9).custom("a.key", &value);
+            assert!(short == long, "{length}");
+        }
+        let numbers = (0..64).flat_map(|bit| [(1i64 << bit).wrapping_sub(1), 1 << bit]).chain([-1, i64::MIN, i64::MAX]);
+        for value in numbers {
+            let (mut short, mut long) = (Vec::new(), Vec::new());
+            Attributes(&mut short, 9).int("a.key", value);
+            Attributes(&mut long, 9).long_int("a.key", value.cast_unsigned());
+            assert_eq!(short, long, "{value}");
+        }
+    }
 
     #[test]
     fn lengths_take_the_bytes_that_they_need() {
