@@ -494,7 +494,5 @@ const LINE_SPANS: usize = 32;
 const FINISH: Duration = Duration::from_secs(10);
 /// For a disk whose time files have used up, to say that it is done.
 const LAST: Duration = Duration::from_millis(200);
-/// A benchmark's proxy is built without what spans cost, to compare with.
-pub const COMPILED: bool = !cfg!(spanmesh_no_spans);
 /// Names that are looked up at once; each destination looks up one.
 const LOOK_UPS: usize = 4;

@@ -24,7 +24,7 @@ fn gateway(dir: Dir, control_plane: &str, origin: &Origin) -> Proxy {
 
 /// Whether the proxy keeps the trace of a request, as it tells its client.
 async fn keeps(proxy: &Proxy, path: &str) -> bool {
-    let mut client = Client::connect(proxy.address("in"), Protocol::Http1).await;
+    let mut client = Client::connect(Protocol::Http1, proxy.address("in")).await;
     let answer = client.get(path).await;
     assert_eq!(answer.status, 200);
     let timing = answer.headers["server-timing"].to_str().expect("text").to_owned();
