@@ -96,7 +96,7 @@ fn quoted<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D
             Ok(text.into())
         }
     }
-    deserializer.deserialize_str(Quoted)
+    deserializer.deserialize_any(Quoted)
 }
 
 /// 2^-56: a trace has 56 random bits.

@@ -1,4 +1,4 @@
-//! A mesh in virtual time: proxies whose requests arrive by chance, that report every five seconds and cap bursts as
+//! A mesh in virtual time: proxies whose requests arrive by chance, that report every two seconds and cap bursts as
 //! proxies do, and the planner. Each kept trace has six spans, two of them on the proxy where it begins.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use super::{Budgets, Count, Planner, Report, Rule};
 
 pub const STEP: Duration = Duration::from_millis(100);
 pub const INTERVAL: Duration = Duration::from_secs(10);
-const WINDOW: Duration = Duration::from_secs(5);
+const WINDOW: Duration = Duration::from_secs(2);
 pub const SPANS: f64 = 6.0;
 const OWN_SPANS: u64 = 2;
 /// What a proxy's own estimate looks back on.
@@ -41,8 +41,6 @@ pub struct Mesh {
     pub loads: Vec<Load>,
     /// What reports say of thresholds in force.
     pub tell_held: bool,
-    /// Each proxy caps itself as if it were the only one.
-    pub alone: bool,
     pub rule: Rule,
     budgets: Budgets,
     proxies: Vec<Proxy>,
@@ -72,7 +70,6 @@ impl Mesh {
             planner: Planner::new(Duration::ZERO, INTERVAL),
             loads,
             tell_held: true,
-            alone: false,
             rule,
             budgets: Budgets::default(),
             proxies: Vec::new(),
@@ -124,7 +121,7 @@ impl Mesh {
         let budget = self.budget();
         let mut all = 0;
         for proxy in self.proxies.iter_mut().filter(|proxy| proxy.alive) {
-            let cap = proxy.cap(budget, self.alone) / proxy.estimate.max(1e-9);
+            let cap = proxy.cap(budget) / proxy.estimate.max(1e-9);
             let mut offered = 0.0;
             for load in &self.loads {
                 let mean = load.rate / alive * STEP.as_secs_f64();
@@ -184,7 +181,7 @@ impl Mesh {
             let report = Report { window: WINDOW, counts: &counts, spans: kept * OWN_SPANS, unruled: 0 };
             self.planner.report(self.now, place as u64, &report);
             // What came before the cap took hold is not usual.
-            proxy.usual = (kept as f64 / WINDOW.as_secs_f64()).min(proxy.cap(budget, self.alone));
+            proxy.usual = (kept as f64 / WINDOW.as_secs_f64()).min(proxy.cap(budget));
             proxy.counts.clear();
         }
         if self.now.as_millis() % WINDOW.as_millis() == 0 {
@@ -216,9 +213,8 @@ impl Proxy {
 
     /// Traces per second that it keeps at most, whatever the thresholds say: somewhat more than it had, or than its
     /// equal part.
-    fn cap(&self, unplanned: f64, alone: bool) -> f64 {
+    fn cap(&self, unplanned: f64) -> f64 {
         match self.limit {
-            Some((all, _)) if alone => all,
             Some((all, proxies)) => SLACK * self.usual.max(all / f64::from(proxies.max(1))).min(all),
             None => unplanned,
         }

@@ -89,6 +89,7 @@ fn keep(of: &Of<crds::Keep>) -> v1::Keep {
         name: name.clone(),
         http_status: on.http_status.iter().flatten().filter_map(range).collect(),
         errors: on.errors.is_some(),
+        grpc_errors: on.grpc_status.is_some(),
         response_flags: on.response_flags.iter().flatten().map(|flag| flag.word().to_owned()).collect(),
         latency: on.latency.as_ref().map_or(0, |latency| micros(&latency.threshold)),
         retries: on.retries.as_ref().map_or(0, |retries| retries.min.max(1)),

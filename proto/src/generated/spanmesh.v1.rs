@@ -706,6 +706,9 @@ pub struct Keep {
     pub traces_per_second: f64,
     #[prost(uint32, tag = "11")]
     pub burst: u32,
+    /// The call's status of gRPC is an error by the conventions.
+    #[prost(bool, tag = "12")]
+    pub grpc_errors: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StatusRange {

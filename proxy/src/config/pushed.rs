@@ -112,6 +112,9 @@ pub fn keep_on(message: &v1::Keep) -> Result<Vec<KeepOn>, String> {
     if message.errors {
         trees.push(map([("errors", Tree::Map(Vec::new()))]));
     }
+    if message.grpc_errors {
+        trees.push(map([("grpcStatus", Tree::text("Default"))]));
+    }
     if !message.http_status.is_empty() {
         let range = |range: &v1::StatusRange| Tree::text(format!("{}-{}", range.first, range.last));
         trees.push(map([("httpStatus", Tree::List(message.http_status.iter().map(range).collect()))]));
