@@ -1,7 +1,7 @@
 //! One accepted connection: the facts that every request on it shares, and the few cells by which its requests and its
 //! task tell each other what goes on. Lives on one worker.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::clients::Place;
 use crate::error::Flag;
 use crate::exchange::Exchange;
+use crate::http::debt::Debt;
 use crate::limit::Limit;
 use crate::rules::flood::Flood;
 use crate::worker::Worker;
@@ -52,6 +53,7 @@ pub struct Connection {
     hasty: Cell<Option<Instant>>,
     /// HTTP/2 heads that were given to the service, were refused because there were too many, or were found unread.
     known: Cell<u64>,
+    debt: OnceCell<Rc<Debt>>,
 }
 
 /// What goes over the client's socket, as its reader and writer sees it, which must be `Send`.
@@ -65,6 +67,8 @@ pub struct Seen {
     ambiguous: AtomicU64,
     /// The connection has become a tunnel: nobody here reads what goes over it.
     switched: AtomicBool,
+    /// Requests that were handed out.
+    requests: AtomicU64,
     /// Bytes read, and in how many pieces: reads over HTTP/1, frames over HTTP/2.
     read: AtomicU64,
     units: AtomicU64,
@@ -105,6 +109,10 @@ impl Seen {
 
     pub fn has_switched(&self) -> bool {
         self.switched.load(Ordering::Relaxed)
+    }
+
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
     }
 
     pub fn read(&self, bytes: usize) {
@@ -178,6 +186,7 @@ impl Connection {
             reset_too_often: Cell::new(false),
             hasty: Cell::new(None),
             known: Cell::new(0),
+            debt: OnceCell::new(),
         }
     }
 
@@ -189,6 +198,7 @@ impl Connection {
     pub fn began(&self) {
         self.open.set(self.open.get() + 1);
         self.requests.set(self.requests.get() + 1);
+        self.seen.requests.store(self.requests.get(), Ordering::Relaxed);
         let (ahead, last) = self.ahead.get();
         let read = self.seen.units.load(Ordering::Relaxed);
         self.ahead.set((if read == last { ahead.saturating_add(1) } else { 0 }, read));
@@ -218,6 +228,15 @@ impl Connection {
     /// Bytes of a head that has not ended.
     pub fn head_bytes(&self) -> u64 {
         self.seen.read.load(Ordering::Relaxed).wrapping_sub(self.head_from.get())
+    }
+
+    /// Where what lies unread on an HTTP/2 connection with this window is counted.
+    pub fn owes(&self, window: u32) -> Rc<Debt> {
+        self.debt.get_or_init(|| Debt::new(window)).clone()
+    }
+
+    pub fn debt(&self) -> Option<&Rc<Debt>> {
+        self.debt.get()
     }
 
     /// Bytes that came from the client, and in how many pieces.

@@ -47,6 +47,7 @@ pub static TARGETS: &[Target] = &[
     #[cfg(feature = "fuzzing")]
     ("origin_http2", connection::fuzz_origin_http2),
     ("otlp_answer", trace::export::answer::fuzz_answer),
+    ("pieces", http::counted::pieces::fuzz_pieces),
     ("redact", trace::redact::fuzz_redact),
     ("redirect", redirect::fuzz_redirect),
     ("spill", trace::export::spill::record::fuzz_segment),

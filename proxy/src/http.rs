@@ -7,6 +7,7 @@ pub mod body;
 pub mod client;
 pub mod counted;
 pub mod cut;
+pub mod debt;
 pub mod finish;
 pub mod framing;
 pub mod grpc;

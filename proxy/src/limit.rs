@@ -28,6 +28,7 @@ pub enum Limit {
     Streams,
     Frames,
     Resets,
+    UnreadPieces,
     Engine,
 }
 
@@ -46,7 +47,7 @@ pub struct Meaning {
 }
 
 impl Limit {
-    pub const ALL: [Limit; 20] = [
+    pub const ALL: [Limit; 21] = [
         Limit::Connections,
         Limit::ConnectionsPerClient,
         Limit::Descriptors,
@@ -66,6 +67,7 @@ impl Limit {
         Limit::Streams,
         Limit::Frames,
         Limit::Resets,
+        Limit::UnreadPieces,
         Limit::Engine,
     ];
 
@@ -212,6 +214,13 @@ impl Limit {
                 Some(Flag::RateLimited),
                 "the connection is closed",
                 "a request that is given up at once costs the client nothing and the upstream a request (rapid reset)",
+            ),
+            Limit::UnreadPieces => row(
+                "unread_pieces",
+                "a quarter of what the HTTP/2 engine bears, which is half of the connection's window",
+                Some(Flag::Overload),
+                "of the connection's bodies those are cut that took nothing between two looks, and from three quarters on those that lag behind",
+                "each piece below 256 bytes that lies unread costs the engine as much; it would end the connection for all",
             ),
             Limit::Engine => row(
                 "http2_engine",

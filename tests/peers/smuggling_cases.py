@@ -16,6 +16,7 @@ LENGTHS = [
 SIZES = [
     "0x{:x}", "+{:x}", "-{:x}", "{:x} ", "{:x}\t", " {:x}", "{:0>17x}", "1{:0>16x}", "{:x}h", "{:x}_", "{:x},", "{:x} 0", "{:x}.0", "#{:x}", "{:x}\\", "", ";a",
     "'{:x}'", "{:x};a\n", "{:x};a\r", "{:x};a=\"", "{:x};\x00", "{:x};\n0", "g{:x}", "{:x}x", "{:x}\x0b", "{:x}\x0c;a", "0{:x}\n", "{:x}\u0661", "{:x}=a",
+    "fffffffffffff{:0>3x}", "8000000000000{:0>3x}", "1_{:x}", "{:x};a=\"\r\n\"", "{:x};a='\n'", "{:x};\x7f", "{:x}\u2028", "{:x}\x85", "{:x}\xa0",
 ]
 VERSIONS = ["", "HTTP/0.9", "HTTP/1.2", "HTTP/1.01", "HTTP/01.1", "HTTP/1.1x", "HTTP/1.1 x", "HTTP/2", "HTTP/2.0", "HTTP/3", "http/1.1", "HTTP /1.1", "HTTP/1,1", "HTTP/1.", "HTTP/.1", "ICY/1.1"]
 TARGETS = ["", "x", "*", "//", "http://", "http:///x", "http://u@case/", "ftp://case/", "case:80", "/a b", "/a\tb", "/a\x00b", "/a#b", "/a\\b c", "?x", "http://other/ x"]
@@ -94,6 +95,8 @@ def cases(host=b"case"):
         line = form.format(len(hidden)).encode()
         yield f"the chunk {form!r}", post(plain + b"\r\n", line + b"\r\n" + hidden + b"\r\n0\r\n\r\n")
         yield f"a chunk, then {form!r}", post(plain + b"\r\n", b"1\r\nx\r\n" + line + b"\r\n" + hidden + b"\r\n0\r\n\r\n")
+        upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+        yield f"the chunk {form!r} of an upgrade", post(upgrade + plain + b"\r\n", line + b"\r\n" + hidden + b"\r\n0\r\n\r\n")
     size = b"%x" % len(hidden)
     for end in ENDS:
         yield f"{end!r} behind the request line", both(plain).replace(b"HTTP/1.1\r\n", b"HTTP/1.1" + end, 1)

@@ -4,7 +4,7 @@
 
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Version};
@@ -15,7 +15,9 @@ use tokio::time::{Instant, Sleep};
 
 use super::attempts;
 use super::client::Lease;
+use super::counted::pieces::SMALL as SMALL_PIECE;
 use super::cut::{Cut, Uploads};
+use super::debt::Reading;
 use super::grpc;
 use super::headers::{self, Trailers};
 use super::replay::{Broken, Gate, Replay};
@@ -58,6 +60,7 @@ pub struct Upload {
     uploading: Option<Uploading>,
     exchange: Rc<Exchange>,
     waiting: Option<Rc<Waiting>>,
+    reading: Option<Reading>,
     /// What came behind small pieces that went on as one.
     next: Option<Box<Result<Frame<Bytes>, hyper::Error>>>,
 }
@@ -65,7 +68,14 @@ pub struct Upload {
 impl Upload {
     pub fn new(body: Incoming, exchange: &Rc<Exchange>) -> Self {
         let uploading = (!body.is_end_stream()).then(|| exchange.connection().uploading());
-        Self { body, uploading, exchange: exchange.clone(), waiting: None, next: None }
+        let debt = exchange.connection().debt().filter(|_| uploading.is_some());
+        let reading = debt.map(|debt| debt.read(exchange));
+        Self { body, uploading, exchange: exchange.clone(), waiting: None, reading, next: None }
+    }
+
+    /// A frame as the engine has it.
+    fn poll_engine(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        poll_read(&mut self.body, self.reading.as_ref(), cx)
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
@@ -73,7 +83,7 @@ impl Upload {
             return Poll::Ready(Some(*next));
         }
         loop {
-            let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+            let frame = ready!(self.poll_engine(cx));
             match frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
                 Some(data) if data.is_empty() && !self.body.is_end_stream() => {}
                 Some(data) if data.len() < SMALL_PIECE => {
@@ -89,7 +99,7 @@ impl Upload {
     fn gathered(&mut self, first: Bytes, cx: &mut Context<'_>) -> Bytes {
         let mut all: Option<BytesMut> = None;
         while all.as_ref().is_none_or(|all| all.len() < GATHERED) && !self.body.is_end_stream() {
-            match Pin::new(&mut self.body).poll_frame(cx) {
+            match self.poll_engine(cx) {
                 Poll::Ready(Some(Ok(frame))) if frame.data_ref().is_some_and(|data| data.len() < SMALL_PIECE) => {
                     let data = frame.into_data().unwrap_or_default();
                     all.get_or_insert_with(|| BytesMut::from(&first[..])).extend_from_slice(&data);
@@ -100,6 +110,9 @@ impl Upload {
                 }
                 Poll::Ready(None) | Poll::Pending => break,
             }
+        }
+        if let Some(reading) = &self.reading {
+            reading.has_enough();
         }
         all.map_or(first, BytesMut::freeze)
     }
@@ -139,6 +152,37 @@ impl Body for Upload {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        leave(&mut self.body, self.reading.as_ref());
+    }
+}
+
+/// Polls, and tells who counts what lies unread.
+fn poll_read(
+    body: &mut Incoming,
+    reading: Option<&Reading>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    let polled = Pin::new(&mut *body).poll_frame(cx);
+    let Some(reading) = reading else { return polled };
+    match &polled {
+        Poll::Pending => reading.waits(),
+        Poll::Ready(Some(Ok(frame))) => reading.took(frame.data_ref().map_or(0, Bytes::len), body.is_end_stream()),
+        Poll::Ready(_) => {}
+    }
+    polled
+}
+
+/// What is dropped unread is owed no longer.
+fn leave(body: &mut Incoming, reading: Option<&Reading>) {
+    let Some(reading) = reading.filter(|reading| reading.owes() && !body.is_end_stream()) else { return };
+    let mut nobody = Context::from_waker(Waker::noop());
+    while let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut *body).poll_frame(&mut nobody) {
+        reading.took(frame.data_ref().map_or(0, Bytes::len), body.is_end_stream());
     }
 }
 
@@ -277,6 +321,7 @@ pub struct ResponseBody {
     /// Bytes that the answer's length still promises.
     left: Option<u64>,
     trailers: Trailers,
+    reading: Option<Reading>,
 }
 
 enum Answer {
@@ -304,7 +349,16 @@ impl ResponseBody {
     pub fn own(bytes: Bytes, open: Open) -> Self {
         let source = if bytes.is_empty() { Answer::Empty } else { Answer::Full(bytes) };
         goes_out(&open);
-        Self { source, open: Some(open), lease: None, gate: None, limits: None, left: None, trailers: Trailers::All }
+        Self {
+            source,
+            open: Some(open),
+            lease: None,
+            gate: None,
+            limits: None,
+            left: None,
+            trailers: Trailers::All,
+            reading: None,
+        }
     }
 
     /// No body and no exchange: the exchange lives on elsewhere (a tunnel).
@@ -317,6 +371,7 @@ impl ResponseBody {
             limits: None,
             left: None,
             trailers: Trailers::All,
+            reading: None,
         }
     }
 
@@ -329,7 +384,9 @@ impl ResponseBody {
             bytes: open.exchange().moved(),
             timer: None,
         };
+        let debt = lease.debt().filter(|_| !body.is_end_stream());
         Self {
+            reading: debt.map(|debt| debt.read(open.exchange())),
             left: body.size_hint().exact(),
             source: Answer::Stream(body),
             open: Some(open),
@@ -467,7 +524,7 @@ impl Body for ResponseBody {
                 return Poll::Ready(this.took(Frame::data(bytes)).map(Ok));
             }
             Answer::Stream(body) => loop {
-                match Pin::new(&mut *body).poll_frame(cx) {
+                match poll_read(body, this.reading.as_ref(), cx) {
                     // A client may count frames that carry nothing.
                     Poll::Ready(Some(Ok(frame)))
                         if frame.data_ref().is_some_and(Bytes::is_empty) && !body.is_end_stream() => {}
@@ -537,6 +594,9 @@ impl Drop for ResponseBody {
         if self.is_end_stream() || matches!(self.source, Answer::Unsent) {
             return self.finish(None);
         }
+        if let Answer::Stream(body) = &mut self.source {
+            leave(body, self.reading.as_ref());
+        }
         // Not `finish`: the exchange itself knows whether the client went away or the drain cut it off.
         if let Some(open) = self.open.take() {
             open.exchange().broke_off();
@@ -556,8 +616,6 @@ fn fault(error: &hyper::Error, exchange: &Exchange) -> Flag {
     }
 }
 
-/// h2 counts a smaller piece against its sender until it is read, up to a hundred of them with its least window.
-const SMALL_PIECE: usize = 256;
 /// As much is made of small pieces: no more than one frame.
 const GATHERED: usize = 8 * 1024;
 /// How long the end of a body is awaited whose last byte has come.

@@ -24,8 +24,9 @@ use tokio_rustls::client::TlsStream;
 
 use super::attempts;
 use super::body::RequestBody;
-use super::counted::Counted;
+use super::counted::{Counted, RESET_STREAMS};
 use super::cut::{Cut, Uploads};
+use super::debt::Debt;
 use super::framing::answers::{Answering, Awaited};
 use super::pool::Pooled;
 use super::windows::Windows;
@@ -236,7 +237,8 @@ where
     let uploads = Uploads::default();
     let window = settings.windows.upstream();
     let (seen, meters) = (Arc::<Seen>::default(), settings.meters.clone());
-    let io = Counted::upstream(io, seen.clone(), settings.frames);
+    let debt = Debt::new(window.connection);
+    let io = Counted::upstream(io, seen.clone(), debt.clone(), settings.frames);
     let (send, connection) = http2::Builder::new(uploads.clone())
         .timer(TokioTimer::new())
         .keep_alive_interval(PING_INTERVAL)
@@ -246,6 +248,8 @@ where
         .max_send_buf_size(SEND_BUFFER)
         .initial_max_send_streams(UNSETTLED)
         .max_local_error_reset_streams(BROKEN_STREAMS)
+        // For a second; of a stream that is forgotten, each piece that still comes counts as one that the peer broke.
+        .max_concurrent_reset_streams(RESET_STREAMS)
         .max_header_list_size(u32::try_from(settings.header_bytes).unwrap_or(u32::MAX))
         .handshake(TokioIo::new(io))
         .await
@@ -279,6 +283,7 @@ where
         born: Instant::now(),
         settings: connection,
         uploads,
+        debt,
     })))
 }
 
@@ -314,6 +319,7 @@ pub struct Http2 {
     pub born: Instant,
     settings: Rc<dyn PeerSettings>,
     uploads: Uploads,
+    debt: Rc<Debt>,
 }
 
 impl Http2 {
@@ -514,6 +520,14 @@ impl Lease {
         match &self.connection {
             Leased::Http1(..) => None,
             Leased::Http2(_, stream) => Some((self.upload.get_or_init(Cut::default).clone(), stream.0.uploads.clone())),
+        }
+    }
+
+    /// Where what lies unread on its connection is counted.
+    pub fn debt(&self) -> Option<&Rc<Debt>> {
+        match &self.connection {
+            Leased::Http1(..) => None,
+            Leased::Http2(_, stream) => Some(&stream.0.debt),
         }
     }
 

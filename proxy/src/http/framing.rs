@@ -28,8 +28,8 @@ pub struct Requests {
     head: Head,
     /// The message that is under way, from 1.
     number: u64,
-    /// One so far has asked for another protocol: what follows may be that.
-    may_switch: bool,
+    /// The first that has asked for another protocol and may yet get it: what follows may be that.
+    switch: Option<u64>,
     /// Bytes of chunk extensions in the body under way.
     extensions: usize,
     /// What ended it was too much of something.
@@ -81,11 +81,16 @@ impl Requests {
             lines: Lines::default(),
             head: Head::default(),
             number: 1,
-            may_switch: false,
+            switch: None,
             extensions: 0,
             over: None,
             head_line,
         }
+    }
+
+    /// The engine has handed out so many: what they asked for before the last one is decided, and was refused.
+    pub fn began(&mut self, requests: u64) {
+        self.switch = self.switch.filter(|asked| requests <= *asked);
     }
 
     /// Takes what came next. After the first ambiguity there is nothing more to tell.
@@ -194,11 +199,14 @@ impl Requests {
         if ambiguous || chunked && length.is_some() {
             return false;
         }
-        self.may_switch |= may_switch;
         match length {
             _ if chunked => self.place = Place::Size,
             Some(left) if left > 0 => self.place = Place::Length(left),
-            _ => self.next_message(),
+            _ => {
+                // With a content nothing is switched (`headers`).
+                self.switch = self.switch.or(may_switch.then_some(self.number));
+                self.next_message();
+            }
         }
         true
     }
@@ -217,7 +225,7 @@ impl Requests {
         let over = self.over;
         // What looks strange behind a request for another protocol may be that protocol. If the switch was refused,
         // it is a request, and is met at its head.
-        let body_from = (!in_head && !self.may_switch).then_some(at);
+        let body_from = (!in_head && self.switch.is_none()).then_some(at);
         Some(Ambiguous { number: self.number, body_from, over })
     }
 }
@@ -367,5 +375,20 @@ mod tests {
             let told = Requests::new(FUZZED).take(tunnelled.as_bytes());
             assert_eq!(told, Some(Ambiguous { number: 2, body_from: None, over: None }));
         }
+    }
+
+    #[test]
+    fn a_switch_that_was_refused_or_cannot_be_made_hides_no_body() {
+        let post = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n";
+        let mut requests = Requests::new(FUZZED);
+        assert_eq!(requests.take(b"GET / HTTP/1.1\r\nUpgrade: x\r\n\r\n"), None);
+        requests.began(1);
+        assert_eq!(requests.take(format!("{post}\r\n").as_bytes()), None);
+        requests.began(2);
+        let told = requests.take(b"5;a\nhello\r\n");
+        assert_eq!(told, Some(Ambiguous { number: 2, body_from: Some(0), over: None }));
+        let head = format!("{post}Upgrade: x\r\n\r\n");
+        let told = Requests::new(FUZZED).take(format!("{head}5;a\nhello\r\n").as_bytes());
+        assert_eq!(told, Some(Ambiguous { number: 1, body_from: Some(head.len()), over: None }));
     }
 }

@@ -89,13 +89,14 @@ pub async fn http2(connection: Rc<Connection>, io: impl Socket) {
         .max_pending_accept_reset_streams(RESET_UNSEEN)
         .max_local_error_reset_streams(BROKEN_STREAMS)
         .max_header_list_size(u32::try_from(limits.header_bytes.saturating_mul(HEAD_SLACK)).unwrap_or(u32::MAX));
+    let debt = connection.owes(window.connection);
     let served = connection.clone();
     let service = service_fn(move |request| {
         served.handed();
         // Boxed: on its way into a task of its own the engine moves it several times.
         Box::pin(data_path::request(served.clone(), request))
     });
-    let mut serving = pin!(builder.serve_connection(TokioIo::new(Counted::client(io, &connection)), service));
+    let mut serving = pin!(builder.serve_connection(TokioIo::new(Counted::client(io, &connection, debt)), service));
     let end = Watch::new(&connection).keep(serving.as_mut(), |serving| serving.graceful_shutdown()).await;
     ended(connection, end);
 }

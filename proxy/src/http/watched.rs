@@ -77,6 +77,7 @@ impl<T: Socket> Watched<T> {
                 if self.seen.has_switched() {
                     return bytes.len();
                 }
+                requests.began(self.seen.requests());
                 let Some(Ambiguous { number, body_from, over }) = requests.take(bytes) else { return bytes.len() };
                 // A body that is too much ends by itself, with its own flag.
                 if over.is_none() || body_from.is_none() {

@@ -19,7 +19,7 @@ impl Frame {
 
     /// A piece of a body in which nothing is and that is not the last.
     pub fn is_empty_piece(&self) -> bool {
-        self.kind == DATA && self.length == 0 && !self.ends_stream()
+        self.kind == DATA && self.length == 0 && self.flags & (END_STREAM | PADDED) == 0
     }
 }
 
@@ -189,7 +189,7 @@ impl Frames {
 }
 
 const PREFACE: usize = 24;
-const FRAME_START: usize = 9;
+pub const FRAME_START: usize = 9;
 const RESET_LENGTH: usize = 4;
 /// Behind three bytes of length.
 const KIND: usize = 3;
@@ -204,8 +204,9 @@ const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
 const ACK: u8 = 1;
-const END_STREAM: u8 = 1;
+pub const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
+const PADDED: u8 = 8;
 
 /// However the bytes are cut, they tell the same.
 pub fn fuzz_frames(bytes: &[u8]) {

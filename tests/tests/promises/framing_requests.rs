@@ -114,6 +114,18 @@ fn the_length_of_a_message_has_one_reading() {
         ("64 bits", "9110 8.6", post!("Content-Length: 18446744073709551613\r\n", "hello"), Refused),
         ("a vertical tab", "9110 5.5", post!("Content-Length: \x0b5\r\n", "hello"), Refused),
         ("behind an underscore", "9110 5.1", post!("Content_Length: 5\r\n", ""), Refused),
+        ("a tab before it", "9110 5.5", post!("Content-Length:\t5\t\r\n", "hello"), Arrives(&["POST / hello"])),
+        ("a comma behind", "9110 5.6.1", post!("Content-Length: 5,\r\n", "hello"), Refused),
+        ("an empty one beside it", "9110 8.6", post!("Content-Length:\r\nContent-Length: 5\r\n", "hello"), Refused),
+        ("a bad one behind it", "9110 8.6", post!("Content-Length: 5\r\nContent-Length: 5x\r\n", "hello"), Refused),
+        ("other digits", "9110 8.6", post!("Content-Length: \u{665}\r\n", "hello"), Refused),
+        ("an octal", "9110 8.6", post!("Content-Length: 0o5\r\n", "hello"), Refused),
+        (
+            "another in the trailers",
+            "9110 6.5.1",
+            chunked!("5\r\nhello\r\n0\r\nContent-Length: 0\r\n\r\n"),
+            Arrives(&["POST / hello"]),
+        ),
     ]);
 }
 
@@ -192,6 +204,44 @@ fn a_transfer_coding_is_chunked_and_stands_alone() {
         ),
         ("behind an underscore", "9110 5.1", post!("Transfer_Encoding: chunked\r\n", ""), Refused),
         ("in a folded line", "9112 5.2", post!("Transfer-Encoding:\r\n chunked\r\n", "0\r\n\r\n"), Refused),
+        (
+            "first and folded",
+            "9112 2.2",
+            "POST / HTTP/1.1\r\n Transfer-Encoding: chunked\r\nHost: a\r\n\r\n0\r\n\r\n",
+            Refused,
+        ),
+        ("behind a bare CR", "9112 2.2", post!("X: y\rTransfer-Encoding: chunked\r\n", "0\r\n\r\n"), Refused),
+        ("behind a bare LF", "9112 2.2", post!("X: y\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"), Refused),
+        ("a bare CR behind it", "9110 5.5", post!("Transfer-Encoding: chunked\r\r\n", "0\r\n\r\n"), Refused),
+        ("NUL behind it", "9110 5.5", post!("Transfer-Encoding: chunked\0\r\n", "0\r\n\r\n"), Refused),
+        ("a space before the colon", "9112 5.1", post!("Transfer-Encoding : chunked\r\n", "0\r\n\r\n"), Refused),
+        ("a tab before the colon", "9112 5.1", post!("Transfer-Encoding\t: chunked\r\n", "0\r\n\r\n"), Refused),
+        (
+            "a vertical tab before the colon",
+            "9112 5.1",
+            post!("Transfer-Encoding\x0b: chunked\r\n", "0\r\n\r\n"),
+            Refused,
+        ),
+        (
+            "an empty one beside it",
+            "9112 6.1",
+            post!("Transfer-Encoding:\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"),
+            Refused,
+        ),
+        ("in quotes of one", "9112 7", post!("Transfer-Encoding: 'chunked'\r\n", "0\r\n\r\n"), Refused),
+        ("of a GET", "9112 6.1", head!("GET / HTTP/1.1", "Transfer-Encoding: xchunked\r\n"), Refused),
+        (
+            "named away",
+            "9110 7.6.1",
+            post!("Connection: transfer-encoding\r\nTransfer-Encoding: chunked\r\n", "5\r\nhello\r\n0\r\n\r\n"),
+            Arrives(&["POST / hello"]),
+        ),
+        (
+            "in HTTP/1.0 that stays",
+            "9112 6.1",
+            "POST / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            Refused,
+        ),
     ]);
 }
 
@@ -258,6 +308,19 @@ fn chunks_have_one_reading() {
         ("a trailer without a colon", "9112 7.1.2", chunked!("0\r\nX\r\n\r\n"), Refused),
         ("a space before a trailer's colon", "9112 5.1", chunked!("0\r\nX : y\r\n\r\n"), Refused),
         ("NUL in a trailer", "9110 5.5", chunked!("0\r\nX: \0\r\n\r\n"), Refused),
+        ("sixteen digits beyond 63 bits", "9112 7.1", chunked!("FFFFFFFFFFFFFFFB\r\nhello\r\n0\r\n\r\n"), Refused),
+        ("an underscore in front", "9112 7.1", chunked!("_5\r\nhello\r\n0\r\n\r\n"), Refused),
+        ("a vertical tab behind", "9112 7.1", chunked!("5\x0b\r\nhello\r\n0\r\n\r\n"), Refused),
+        ("a comma for an extension", "9112 7.1.1", chunked!("5,a\r\nhello\r\n0\r\n\r\n"), Refused),
+        ("a line in a quote", "9112 7.1.1", chunked!("5;a=\"\r\n\"\r\nhello\r\n0\r\n\r\n"), Refused),
+        ("a CR in a quote", "9112 7.1.1", chunked!("5;a=\"\\\r\"\r\nhello\r\n0\r\n\r\n"), Refused),
+        ("a bare CR behind the data", "9112 2.2", chunked!("5\r\nhello\r0\r\n\r\n"), Refused),
+        ("an LF and a CR behind the data", "9112 2.2", chunked!("5\r\nhello\n\r0\r\n\r\n"), Refused),
+        ("two ends behind the data", "9112 7.1", chunked!("5\r\nhello\r\n\r\n0\r\n\r\n"), Refused),
+        ("a bare LF behind the last size", "9112 2.2", chunked!("0\n\r\n"), Refused),
+        ("a sign at the last size", "9112 7.1", chunked!("+0\r\n\r\n"), Refused),
+        ("a space in a trailer's name", "9112 5.1", chunked!("0\r\nX Y: z\r\n\r\n"), Refused),
+        ("a bare CR in a trailer", "9112 2.2", chunked!("0\r\nX: y\rz\r\n\r\n"), Refused),
     ]);
 }
 
@@ -288,6 +351,12 @@ fn lines_end_in_one_way() {
         ("no name", "9112 5", head!("GET / HTTP/1.1", ": y\r\n"), Refused),
         ("no colon", "9112 5", head!("GET / HTTP/1.1", "X\r\n"), Refused),
         ("a name in parentheses", "9110 5.6.2", head!("GET / HTTP/1.1", "(X): y\r\n"), Refused),
+        ("a name beyond ASCII", "9110 5.1", head!("GET / HTTP/1.1", "X\u{e9}: y\r\n"), Refused),
+        ("a vertical tab in a value", "9110 5.5", head!("GET / HTTP/1.1", "X: \x0by\r\n"), Refused),
+        ("an LF and a CR behind a field", "9112 2.2", "GET / HTTP/1.1\r\nHost: a\n\rX: y\r\n\r\n", Refused),
+        ("a line of a space", "9112 5.2", "GET / HTTP/1.1\r\nHost: a\r\n \r\nX: y\r\n\r\n", Refused),
+        ("a bare CR for the last line", "9112 2.2", "GET / HTTP/1.1\r\nHost: a\r\n\rX: y\r\n\r\n", Refused),
+        ("a bare CR in front", "9112 2.2", "\rGET / HTTP/1.1\r\nHost: a\r\n\r\n", Refused),
     ]);
 }
 
@@ -303,6 +372,22 @@ fn a_request_line_has_one_reading() {
         ("HTTP/3", "9112 2.3", head!("GET / HTTP/3", ""), Refused),
         ("a small name", "9112 2.3", head!("GET / http/1.1", ""), Refused),
         ("another name", "9112 2.3", head!("GET / HTTPS/1.1", ""), Refused),
+        ("HTTP/1", "9112 2.3", head!("GET / HTTP/1", ""), Refused),
+        ("HTTP/01.1", "9112 2.3", head!("GET / HTTP/01.1", ""), Refused),
+        ("HTTP/1.01", "9112 2.3", head!("GET / HTTP/1.01", ""), Refused),
+        ("HTTP/1.1 and a letter", "9112 2.3", head!("GET / HTTP/1.1x", ""), Refused),
+        ("two versions", "9112 3", head!("GET / HTTP/1.1 HTTP/1.0", ""), Refused),
+        ("a vertical tab for a space", "9112 3", head!("GET\x0b/ HTTP/1.1", ""), Refused),
+        ("a vertical tab in the target", "9112 3.2", head!("GET /a\x0bb HTTP/1.1", ""), Refused),
+        ("DEL in the target", "9112 3.2", head!("GET /a\x7fb HTTP/1.1", ""), Refused),
+        ("a colon in the method", "9110 9.1", head!("GE:T / HTTP/1.1", ""), Refused),
+        ("a method beyond ASCII", "9110 9.1", head!("G\u{c9}T / HTTP/1.1", ""), Refused),
+        ("NUL in the method", "9110 9.1", head!("GET\0 / HTTP/1.1", ""), Refused),
+        ("a method in small letters", "9110 9.1", head!("get / HTTP/1.1", ""), Arrives(&["get /"])),
+        ("nothing but a target", "9112 3", head!("GET HTTP/1.1", ""), Refused),
+        ("a full target with a space", "9112 3.2.2", head!("GET http://a /x HTTP/1.1", ""), Refused),
+        ("a full target with a bad port", "9112 3.2.2", head!("GET http://a:x/ HTTP/1.1", ""), Refused),
+        ("two hosts in a full target", "9112 3.2.2", head!("GET http://a,b/ HTTP/1.1", ""), Refused),
         ("white space in front", "9112 3", head!(" GET / HTTP/1.1", ""), Refused),
         ("two spaces before the target", "9112 3", head!("GET  / HTTP/1.1", ""), Refused),
         ("two spaces before the version", "9112 3", head!("GET /  HTTP/1.1", ""), Refused),
@@ -429,6 +514,15 @@ fn expectations_upgrades_and_names_have_one_reading() {
             post!("Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 5\r\n", "hello"),
             Arrives(&["POST / hello"]),
         ),
+        (
+            "an upgrade with chunks in two readings",
+            "9112 7.1",
+            post!(
+                "Connection: Upgrade\r\nUpgrade: websocket\r\nTransfer-Encoding: chunked\r\n",
+                "5;a\nhello\r\n0\r\n\r\n"
+            ),
+            Refused,
+        ),
         ("a name with an underscore", "9110 5.1", head!("GET / HTTP/1.1", "user_id: 1\r\n"), Arrives(&["GET /"])),
         (
             "a forwarded name with underscores",
@@ -506,6 +600,31 @@ fn an_upgrade_to_http2_is_not_passed_on() {
     assert_eq!((came.field("upgrade"), came.field("connection"), came.field("http2-settings")), (None, None, None));
     let came = arrives("", head!("GET / HTTP/1.1", "Expect: 100-continue\r\n"));
     assert_eq!(came.field("expect"), None);
+}
+
+/// RFC 9112 §7.1: what an earlier request asked for and did not get is no reason to read the body of a later one twice.
+#[test]
+fn behind_an_upgrade_that_was_not_made_chunks_have_one_reading_too() {
+    run(async {
+        let origin = Recorder::start().await;
+        let proxy = Proxy::start(&format!(
+            "listeners:\n- {{name: in, mode: inbound, address: '127.0.0.1:0', upstream: app, protocol: http}}\n\
+             upstreams:\n- {{name: app, addresses: ['{}'], protocol: http1}}\n",
+            origin.address
+        ));
+        for chunk in ["5;a\nhello\r\n0\r\n\r\n", "5 \r\nhello\r\n0\r\n\r\n", "0\r\nX: y\n\r\n"] {
+            let mut client = Wire::connect(proxy.address("in")).await;
+            client.write("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n").await;
+            assert!(client.head().await.starts_with("HTTP/1.1 200 "));
+            client.write("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+            tokio::task::yield_now().await;
+            client.write(format!("{chunk}{NEXT}")).await;
+            let answer = String::from_utf8_lossy(&client.rest().await).into_owned();
+            assert!(answer.contains("HTTP/1.1 400 "), "{chunk:?}: {answer:?}");
+            let came: Vec<_> = origin.take().iter().map(|message| message.short()).collect();
+            assert_eq!(came, ["GET /"], "{chunk:?}");
+        }
+    });
 }
 
 /// What was read as a head is not passed on as bytes because its line is wrong: an origin might be lenient.

@@ -66,6 +66,7 @@ mod trace;
 mod trace_formats;
 mod trace_w3c;
 mod trailers;
+mod unread_pieces;
 mod untraced;
 mod upgrades;
 mod upstream_tls;

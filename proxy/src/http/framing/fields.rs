@@ -58,11 +58,14 @@ pub fn path(method: &Method, uri: &Uri, version: Version) -> Result<PathAndQuery
     let path = uri.path_and_query();
     let text = path.map_or("", PathAndQuery::as_str);
     let own = || path.cloned().ok_or(Flag::BadRequest);
+    // The library cuts a fragment off, calls what is left of nothing but one `/`, and writes nothing.
+    let slash = || PathAndQuery::from_static("/");
+    let is_lost = text == "/" && path.is_some_and(|path| *path != slash());
     if *method == Method::CONNECT {
         // §3.2.3: a host and a port, and nothing else. RFC 8441 §4 brings a path, over HTTP/2.
         let port = uri.authority().is_some_and(|authority| authority.port_u16().is_some());
         return match version {
-            Version::HTTP_2 if whole && text.starts_with('/') => own(),
+            Version::HTTP_2 if whole && text.starts_with('/') && !is_lost => own(),
             _ if !whole && text.is_empty() && port => Ok(PathAndQuery::from_static("/")),
             _ => Err(Flag::BadRequest),
         };
@@ -70,7 +73,8 @@ pub fn path(method: &Method, uri: &Uri, version: Version) -> Result<PathAndQuery
     match text.as_bytes() {
         // RFC 9113 §8.3.1: one without `:path` is malformed. The library calls the path that is not there `/`, and writes
         // none.
-        _ if uri.path().is_empty() => Err(Flag::BadRequest),
+        _ if uri.path().is_empty() || is_lost && version == Version::HTTP_2 => Err(Flag::BadRequest),
+        _ if is_lost => Ok(slash()),
         [b'/', ..] => own(),
         b"*" if *method == Method::OPTIONS && (!whole || version == Version::HTTP_2) => own(),
         // §3.2.2: an absolute form may leave its path out.
@@ -301,6 +305,10 @@ mod tests {
         assert_eq!(read("GET", "http://a?b"), is("/?b"));
         assert_eq!(read("OPTIONS", "*"), is("*"));
         assert_eq!(read("CONNECT", "a:80"), is("/"));
+        let fragment = Uri::builder().scheme("http").authority("a").path_and_query("#x").build().expect("a target");
+        for method in [Method::GET, Method::CONNECT] {
+            assert_eq!(path(&method, &fragment, Version::HTTP_2), Err(Flag::BadRequest));
+        }
         for (method, target) in [
             ("GET", "a"),
             ("GET", "a:80"),

@@ -82,7 +82,8 @@ pub fn length(value: &[u8]) -> Option<u64> {
     i64::try_from(length).is_ok().then_some(length)
 }
 
-/// RFC 9112 §7.1: a chunk's first line without its end, as its size and how long its extensions are.
+/// RFC 9112 §7.1: a chunk's first line without its end, as its size and how long its extensions are. §7.1 asks to expect
+/// sizes that overflow, which for a reader with a sign begins at 63 bits.
 pub fn chunk_size(line: &[u8]) -> Option<(u64, usize)> {
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let (size, extensions) = line.split_at_checked(digits)?;
@@ -90,6 +91,7 @@ pub fn chunk_size(line: &[u8]) -> Option<(u64, usize)> {
         return None;
     }
     let size = u64::from_str_radix(std::str::from_utf8(size).ok()?, 16).ok()?;
+    i64::try_from(size).ok()?;
     (extensions.is_empty() || is_extensions(extensions)).then_some((size, extensions.len()))
 }
 
