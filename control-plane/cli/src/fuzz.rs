@@ -17,7 +17,7 @@ pub(crate) fn show(spans: Vec<Span>) {
     let traces = by_trace(spans);
     let summaries = listing::summaries(&traces);
     check(&listing::summary_table(&summaries));
-    check_json(&summaries.into());
+    check_data(&summaries.into());
     for (_, spans) in traces {
         let told = spans.len();
         let tree = Tree::new(spans);
@@ -26,7 +26,7 @@ pub(crate) fn show(spans: Vec<Span>) {
             check(&waterfall::draw(&tree, Look { width, colours: false, most }));
         }
         check(&listing::table(&tree));
-        check_json(&listing::trace(&tree));
+        check_data(&listing::trace(&tree));
     }
 }
 
@@ -35,8 +35,9 @@ fn check(shown: &str) {
     assert_eq!(found, None, "{shown:?}");
 }
 
-fn check_json(value: &serde_json::Value) {
+fn check_data(value: &serde_json::Value) {
     let text = command::json(value);
     check(&text);
     assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok(), "{text}");
+    check(&command::yaml(value).unwrap_or_default());
 }

@@ -308,11 +308,14 @@ fn no_form_lets_what_others_named_steer_the_terminal() {
         plain.replace_range(at..=end, "");
     }
     assert_eq!(steered(&plain), None, "{out:?}");
-    // What a script gets means what was there.
-    let (_, out, _) = said(&["trace", "--file", name, "-o", "json"]);
-    let value: serde_json::Value = serde_json::from_str(&out).expect("JSON");
-    let kept = value["spans"][0]["name"].as_str().expect("a name");
-    assert!(kept.contains("\u{1b}[2J") && kept.contains('\u{202e}'), "{kept:?}");
+    // What a script gets, which may show it, means what was there.
+    for form in ["json", "yaml"] {
+        let (_, out, _) = said(&["trace", "--file", name, "-o", form]);
+        assert_eq!(steered(&out), None, "{out:?}");
+        let value: serde_json::Value = serde_yaml::from_str(&out).expect("YAML");
+        let kept = value["spans"][0]["name"].as_str().expect("a name");
+        assert!(kept.contains("\u{1b}[2J") && kept.contains('\u{202e}'), "{kept:?}");
+    }
     std::fs::remove_file(&file).expect("remove");
 }
 

@@ -15,7 +15,7 @@ use super::span::{Span, by_trace};
 use super::tree::Tree;
 use super::waterfall::{self, Look};
 use crate::failure::Failure;
-use crate::terminal::{Colours, Terminal, tame_json, tame_lines};
+use crate::terminal::{Colours, Terminal, steers, tame_json};
 
 pub fn main(parser: &mut Parser) -> Result<ExitCode, Failure> {
     let asked = Asked::parse(parser)?;
@@ -137,7 +137,7 @@ fn show(asked: &Asked, held: Held, terminal: &mut Terminal) -> Result<ExitCode, 
         let summaries = listing::summaries(&traces);
         terminal.print(&match asked.output {
             Output::Json => json(&summaries.into()),
-            Output::Yaml => yaml(&summaries.into(), terminal)?,
+            Output::Yaml => yaml(&summaries.into())?,
             Output::Table | Output::Waterfall => listing::summary_table(&summaries),
         })?;
         return Ok(ExitCode::SUCCESS);
@@ -160,7 +160,7 @@ fn show(asked: &Asked, held: Held, terminal: &mut Terminal) -> Result<ExitCode, 
     let most = if asked.all { usize::MAX } else { MOST };
     terminal.print(&match asked.output {
         Output::Json => json(&listing::trace(&tree)),
-        Output::Yaml => yaml(&listing::trace(&tree), terminal)?,
+        Output::Yaml => yaml(&listing::trace(&tree))?,
         Output::Table => listing::table(&tree),
         Output::Waterfall => {
             let look = Look { width: terminal.width, colours: terminal.colours, most };
@@ -187,11 +187,10 @@ pub fn json(value: &serde_json::Value) -> String {
     tame_json(&serde_json::to_string_pretty(value).unwrap_or_default())
 }
 
-/// Its controls are escaped already. What turns the direction of writing cannot be in every place where it may stand: a script
-/// gets it as it is, a person a dot.
-fn yaml(value: &serde_json::Value, terminal: &Terminal) -> Result<String, Failure> {
+/// Where it would have characters as they are that steer a terminal: JSON, which is YAML too, and has escapes for them.
+pub fn yaml(value: &serde_json::Value) -> Result<String, Failure> {
     let text = serde_yaml::to_string(value).map_err(Failure::failed)?;
-    Ok(if terminal.live { tame_lines(&text) } else { text })
+    Ok(if text.chars().any(|c| steers(c) && c != '\n') { json(value) } else { text })
 }
 
 /// Spans that are drawn unless all are asked for.
