@@ -341,7 +341,7 @@ pub struct Keep {
     #[schemars(length(min = 1, max = 63), extend("x-kubernetes-validations" = cel(&[says::NAME])))]
     pub name: String,
     /// Which requests; exactly one of its fields. Several conditions are several entries.
-    pub on: KeepOn,
+    pub when: KeepOn,
     /// The part of them that is kept, on every hop the same ones.
     #[serde(default = "all")]
     pub fraction: Probability,

@@ -87,9 +87,9 @@ fn every_bad_example_is_refused_with_the_words_at_its_top() {
 
 #[test]
 fn a_problem_names_its_place() {
-    let text = "apiVersion: spanmesh.io/v1alpha1\nkind: SamplingPolicy\nmetadata: {name: a, namespace: shop}\nspec:\n  targetRefs: [{kind: Service, name: cart}]\n  defaults: {keep: [{name: slow, on: {latency: {threshold: 2h}}}]}\n";
+    let text = "apiVersion: spanmesh.io/v1alpha1\nkind: SamplingPolicy\nmetadata: {name: a, namespace: shop}\nspec:\n  targetRefs: [{kind: Service, name: cart}]\n  defaults: {keep: [{name: slow, when: {latency: {threshold: 2h}}}]}\n";
     let found = wrong(text);
-    assert!(found[0].starts_with("spec.defaults.keep[0].on.latency.threshold: write at least"), "{found:?}");
+    assert!(found[0].starts_with("spec.defaults.keep[0].when.latency.threshold: write at least"), "{found:?}");
 }
 
 /// A block that stands in several places, as the sampling block does, is used if it is used in one of them.

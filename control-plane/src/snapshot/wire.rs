@@ -78,7 +78,7 @@ fn kept(probability: &crds::Probability) -> v1::rule::Action {
 }
 
 fn keep(of: &Of<crds::Keep>) -> v1::Keep {
-    let crds::Keep { name, on, fraction, limit } = &of.rule;
+    let crds::Keep { name, when: on, fraction, limit } = &of.rule;
     let range = |range: &crds::StatusRange| range.parse().ok().map(|(first, last)| v1::StatusRange {
         first: first.into(),
         last: last.into(),

@@ -47,8 +47,8 @@ fn action(check: &mut Check, action: &Action) {
 
 fn keep(check: &mut Check, keep: &Keep) {
     name(check, &keep.name);
-    check.field("on", |check| {
-        let on = &keep.on;
+    check.field("when", |check| {
+        let on = &keep.when;
         let said = [
             on.errors.is_some(),
             on.http_status.is_some(),

@@ -78,7 +78,7 @@ spec:
       - name: two
         action:
           probability: \"7\"
-    keep: [{name: slow, on: {latency: {threshold: 0s}}}]
+    keep: [{name: slow, when: {latency: {threshold: 0s}}}]
 ";
         let lines = Lines::new(text);
         for (path, line) in [
@@ -87,7 +87,7 @@ spec:
             ("spec.defaults.head.rules[0].action", Some(9)),
             ("spec.defaults.head.rules[1].action.probability", Some(12)),
             ("spec.defaults.head.rules[1].match", Some(10)),
-            ("spec.defaults.keep[0].on.latency.threshold", Some(13)),
+            ("spec.defaults.keep[0].when.latency.threshold", Some(13)),
             ("status", None),
         ] {
             assert_eq!(lines.of(path), line, "{path}");
