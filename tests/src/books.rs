@@ -46,9 +46,11 @@ impl Books {
     /// Hands over so many spans.
     pub fn make(&mut self, count: u64) {
         let spans = self.spans.as_ref().expect("open");
+        // One for all: a batch is told in one manner, and a new one closes it.
+        let manner = Arc::default();
         for _ in 0..count {
             self.made += 1;
-            spans.write(&Arc::default(), |batch| {
+            spans.write(&manner, |batch| {
                 let span = span(batch, self.made);
                 batch.push(span);
                 1
