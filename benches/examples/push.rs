@@ -118,7 +118,10 @@ async fn measure(options: Options) -> Result<(), Failure> {
     lasts.sort();
     println!(
         "a change of the mesh, median (worst) of {ROUNDS}: first {:.0?} ({:.0?}), last {:.0?} ({:.0?})",
-        firsts[ROUNDS / 2], firsts[ROUNDS - 1], lasts[ROUNDS / 2], lasts[ROUNDS - 1]
+        firsts[ROUNDS / 2],
+        firsts[ROUNDS - 1],
+        lasts[ROUNDS / 2],
+        lasts[ROUNDS - 1]
     );
 
     let saved = Instant::now();
@@ -130,7 +133,10 @@ async fn measure(options: Options) -> Result<(), Failure> {
     while let Ok(more) = heard.try_recv() {
         others += usize::from(more.namespace != 0);
     }
-    println!("a change of one namespace: {concerned} proxies after {:.0?}, {others} others were sent something", times.last - saved);
+    println!(
+        "a change of one namespace: {concerned} proxies after {:.0?}, {others} others were sent something",
+        times.last - saved
+    );
     println!("at the end: {} MiB, {:.1} s of processor time", server.mebibytes(), server.seconds());
     drop(server);
     std::fs::remove_dir_all(folder)?;

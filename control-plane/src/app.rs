@@ -35,7 +35,8 @@ pub struct Bound {
 /// Runs to the program's end.
 pub fn run(options: Options) -> Result<(), String> {
     log();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| error.to_string())?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| error.to_string())?;
     runtime.block_on(async {
         let (mut asked, mut interrupted) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
             (Ok(asked), Ok(interrupted)) => (asked, interrupted),
@@ -69,7 +70,13 @@ pub async fn start(options: Options) -> Result<Running, String> {
     let (told, heard) = mpsc::channel(TOLD);
     let (captures, captured) = watch::channel(Vec::new());
     let hub = Hub { pictures: present.clone(), registry: Arc::new(Registry::default()), told, door: Arc::default() };
-    let view = admin::View { registry: hub.registry.clone(), door: hub.door.clone(), pictures: present, readings: readings.clone(), captures: captured };
+    let view = admin::View {
+        registry: hub.registry.clone(),
+        door: hub.door.clone(),
+        pictures: present,
+        readings: readings.clone(),
+        captures: captured,
+    };
     let mut tasks = JoinSet::new();
     let Source::Dir(path) = options.source;
     tasks.spawn(verdicts(readings.clone()));
@@ -114,7 +121,12 @@ async fn verdicts(mut readings: watch::Receiver<Reading>) -> String {
             let what = [verdict.kind.as_str(), verdict.namespace.as_str(), verdict.name.as_str()];
             let what: Vec<_> = what.into_iter().filter(|word| !word.is_empty()).collect();
             let rest = if verdict.before { "; what it said before goes on" } else { "" };
-            tracing::warn!(resource = what.join("/"), "{}: refused: {}{rest}", verdict.place, verdict.problems.join("; "));
+            tracing::warn!(
+                resource = what.join("/"),
+                "{}: refused: {}{rest}",
+                verdict.place,
+                verdict.problems.join("; ")
+            );
         }
         before = verdicts.to_vec();
         tracing::info!(resources = before.iter().filter(|verdict| verdict.accepted).count(), "the source was read");
@@ -151,7 +163,8 @@ fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, String> {
 fn log() {
     let level = std::env::var("SPANMESH_LOG").ok().and_then(|level| level.parse().ok());
     let level = level.unwrap_or(tracing::Level::INFO);
-    let subscriber = tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false).finish();
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false).finish();
     // Whoever has set one before keeps it.
     let _ = tracing::subscriber::set_global_default(subscriber);
 }

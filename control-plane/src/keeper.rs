@@ -72,14 +72,18 @@ pub async fn run(keeper: Keeper) {
 }
 
 fn heed(planner: &mut Planner, now: Duration, steady: u64, report: &v1::Report) {
-    let counts: Vec<_> = report.rules.iter().map(|count| adaptive::Count {
-        policy: &count.policy,
-        rule: &count.rule,
-        operation: &count.operation,
-        seen: count.seen,
-        kept: count.kept,
-        held: count.held,
-    }).collect();
+    let counts: Vec<_> = report
+        .rules
+        .iter()
+        .map(|count| adaptive::Count {
+            policy: &count.policy,
+            rule: &count.rule,
+            operation: &count.operation,
+            seen: count.seen,
+            kept: count.kept,
+            held: count.held,
+        })
+        .collect();
     let window = Duration::from_millis(report.window.into());
     planner.report(now, steady, &Report { window, counts: &counts, spans: report.spans, unruled: report.unruled });
 }
@@ -101,7 +105,8 @@ fn rules(cluster: &Cluster) -> Vec<adaptive::Rule> {
         blocks.into_iter().flatten().map(|block| (mesh.meta.full_name(), None, block))
     });
     let policies = cluster.sampling.iter().flat_map(|policy| {
-        let services: Vec<_> = policy.spec.target_refs.iter().filter(|target| target.kind == TargetKind::Service).collect();
+        let services: Vec<_> =
+            policy.spec.target_refs.iter().filter(|target| target.kind == TargetKind::Service).collect();
         // The budget of a service is for rules that are for it alone.
         let service = match (services.as_slice(), policy.spec.target_refs.len()) {
             ([service], 1) => Some(Arc::from(format!("{}.{}", service.name, policy.meta.namespace))),

@@ -66,11 +66,23 @@ impl Door {
 /// What a proxy has told.
 #[derive(Debug)]
 pub enum Told {
-    Connected { proxy: u64, seat: Seat, permits: mpsc::Sender<v1::ToProxy> },
-    Gone { proxy: u64 },
+    Connected {
+        proxy: u64,
+        seat: Seat,
+        permits: mpsc::Sender<v1::ToProxy>,
+    },
+    Gone {
+        proxy: u64,
+    },
     /// `steady` is the same when the proxy comes back.
-    Report { steady: u64, report: v1::Report },
-    Captured { proxy: u64, captured: v1::Captured },
+    Report {
+        steady: u64,
+        report: v1::Report,
+    },
+    Captured {
+        proxy: u64,
+        captured: v1::Captured,
+    },
 }
 
 /// Each costs a handshake, a snapshot and its acknowledgement: a core does a few thousand.

@@ -12,10 +12,7 @@ use crate::picture::Seat;
 
 /// Kind `policy`: what holds for the proxy itself.
 pub fn policy(cluster: &Cluster, seat: &Seat) -> v1::Policy {
-    let mut policy = v1::Policy {
-        sampling: Some(wire::chain(&merge::own(cluster, seat))),
-        ..mesh_wide(cluster, seat)
-    };
+    let mut policy = v1::Policy { sampling: Some(wire::chain(&merge::own(cluster, seat))), ..mesh_wide(cluster, seat) };
     // The more specific come later, and among equals the older: each part is the last one's that sets it.
     let mut concerning: Vec<_> = cluster
         .spans
@@ -67,12 +64,7 @@ pub fn captures(cluster: &Cluster, seat: &Seat) -> Vec<(String, v1::Capture)> {
 }
 
 /// Kind `thresholds`: those of the rules that this proxy has.
-pub fn thresholds(
-    cluster: &Cluster,
-    seat: &Seat,
-    services: &BTreeSet<String>,
-    all: &v1::Thresholds,
-) -> v1::Thresholds {
+pub fn thresholds(cluster: &Cluster, seat: &Seat, services: &BTreeSet<String>, all: &v1::Thresholds) -> v1::Thresholds {
     if all.thresholds.is_empty() {
         return v1::Thresholds::default();
     }
@@ -81,9 +73,10 @@ pub fn thresholds(
     let callees = callees.map(|(service, namespace)| merge::for_callers(cluster, service, namespace));
     let names: BTreeSet<(String, String)> =
         std::iter::once(own).chain(callees).flat_map(|merged| merged.measured().collect::<Vec<_>>()).collect();
-    let mine = all.thresholds.iter().filter(|threshold| {
-        names.iter().any(|(policy, rule)| *policy == threshold.policy && *rule == threshold.rule)
-    });
+    let mine = all
+        .thresholds
+        .iter()
+        .filter(|threshold| names.iter().any(|(policy, rule)| *policy == threshold.policy && *rule == threshold.rule));
     v1::Thresholds { thresholds: mine.cloned().collect() }
 }
 
@@ -94,18 +87,16 @@ fn mesh_wide(cluster: &Cluster, seat: &Seat) -> v1::Policy {
         propagation: spec.propagation.as_ref().map(wire::propagation),
         redaction: spec.redaction.as_ref().map(wire::redaction),
         destinations: wire::destinations(&spec.destinations, seat),
-        untraced: spec.untraced.as_ref().map(|kinds| v1::Untraced {
-            kinds: kinds.iter().map(|kind| kind.word().to_owned()).collect(),
-        }),
+        untraced: spec
+            .untraced
+            .as_ref()
+            .map(|kinds| v1::Untraced { kinds: kinds.iter().map(|kind| kind.word().to_owned()).collect() }),
         edge: spec
             .edge
             .as_ref()
             .filter(|_| seat.role == GATEWAY)
             .map(|edge| v1::Edge { trust: edge.trust.word().into() }),
-        access_log: spec
-            .access_log
-            .as_ref()
-            .map(|log| v1::AccessLog { requests: log.requests.word().into() }),
+        access_log: spec.access_log.as_ref().map(|log| v1::AccessLog { requests: log.requests.word().into() }),
         guard: spec.safety.as_ref().map(wire::guard),
         ..v1::Policy::default()
     }

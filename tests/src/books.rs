@@ -37,8 +37,7 @@ impl Books {
         let config = config::parse(&text, "test.yaml", std::iter::empty()).expect("a configuration");
         let destinations = config.policy.destinations.iter().map(|to| Destination::new(to).expect("usable"));
         let registry = Registry::new();
-        let exporter = Exporter::start(destinations.collect(), Resource::default(), &registry)
-            .expect("a thread");
+        let exporter = Exporter::start(destinations.collect(), Resource::default(), &registry).expect("a thread");
         let spans = SpanBuffer::new(Some(exporter.batches()), &registry.shard());
         Self { name, registry, exporter: Some(exporter), spans: Some(spans), made: 0 }
     }

@@ -21,7 +21,11 @@ pub fn all(view: &View) -> String {
     for (name, about, value) in [
         ("picture_version", "The version of the picture that proxies are brought to.", version),
         ("proxies_connected", "Proxies that are connected.", view.registry.connected() as u64),
-        ("proxies_converged", "Proxies that have the present version in force.", view.registry.converged(version) as u64),
+        (
+            "proxies_converged",
+            "Proxies that have the present version in force.",
+            view.registry.converged(version) as u64,
+        ),
         ("resources_accepted", "Resources that are in force.", accepted as u64),
         ("resources_refused", "Resources that were refused.", refused as u64),
     ] {
@@ -30,7 +34,11 @@ pub fn all(view: &View) -> String {
     for (name, about, value) in [
         ("proxy_connections", "Streams of proxies that began.", read(&counts.connections)),
         ("proxy_connections_turned_away", "Connections that there was no room for.", read(&counts.turned_away)),
-        ("proxy_streams_sent_away", "Streams that were told to come back later, because too many came at once.", view.door.sent_away()),
+        (
+            "proxy_streams_sent_away",
+            "Streams that were told to come back later, because too many came at once.",
+            view.door.sent_away(),
+        ),
         ("pushes", "Pushes that were sent.", read(&counts.pushes)),
         ("pushed_bytes", "Bytes of resources in them.", read(&counts.pushed_bytes)),
         ("acknowledged", "Pushes that are in force.", read(&counts.acks)),
@@ -38,7 +46,10 @@ pub fn all(view: &View) -> String {
         ("missteps", "Streams that ended because a proxy did what it must not.", read(&counts.missteps)),
         ("reports_dropped", "Reports of proxies that there was no room for.", read(&counts.reports_dropped)),
     ] {
-        let _ = write!(text, "# TYPE {PREFIX}{name} counter\n# HELP {PREFIX}{name} {about}\n{PREFIX}{name}_total {value}\n");
+        let _ = write!(
+            text,
+            "# TYPE {PREFIX}{name} counter\n# HELP {PREFIX}{name} {about}\n{PREFIX}{name}_total {value}\n"
+        );
     }
     latencies(&mut text, view);
     text.push_str("# EOF\n");

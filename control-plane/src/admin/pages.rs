@@ -18,15 +18,17 @@ pub fn proxies(view: &View) -> Value {
     let proxies = view.registry.list();
     let converged = view.registry.converged(version);
     let list = proxies.iter().map(|(id, seen)| {
-        let report = seen.report.as_ref().map(|report| json!({
-            "version": report.version,
-            "windowMilliseconds": report.window,
-            "arrivedKept": report.arrived_kept,
-            "arrivedDropped": report.arrived_dropped,
-            "unruled": report.unruled,
-            "spans": report.spans,
-            "guard": report.guard,
-        }));
+        let report = seen.report.as_ref().map(|report| {
+            json!({
+                "version": report.version,
+                "windowMilliseconds": report.window,
+                "arrivedKept": report.arrived_kept,
+                "arrivedDropped": report.arrived_dropped,
+                "unruled": report.unruled,
+                "spans": report.spans,
+                "guard": report.guard,
+            })
+        });
         let refusals = seen.refusals.iter().map(|(resource, reason)| json!({"resource": resource, "reason": reason}));
         json!({
             "id": id,
@@ -56,16 +58,18 @@ pub fn proxies(view: &View) -> Value {
 
 pub fn resources(view: &View) -> Value {
     let reading = view.readings.borrow();
-    let list = reading.verdicts.iter().map(|verdict| json!({
-        "kind": verdict.kind,
-        "namespace": verdict.namespace,
-        "name": verdict.name,
-        "generation": verdict.generation,
-        "place": verdict.place,
-        "accepted": verdict.accepted,
-        "problems": verdict.problems,
-        "goesOnAsBefore": verdict.before,
-    }));
+    let list = reading.verdicts.iter().map(|verdict| {
+        json!({
+            "kind": verdict.kind,
+            "namespace": verdict.namespace,
+            "name": verdict.name,
+            "generation": verdict.generation,
+            "place": verdict.place,
+            "accepted": verdict.accepted,
+            "problems": verdict.problems,
+            "goesOnAsBefore": verdict.before,
+        })
+    });
     json!({"resources": list.collect::<Vec<_>>()})
 }
 

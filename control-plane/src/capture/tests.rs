@@ -39,7 +39,10 @@ fn it_ends_by_itself_when_the_time_is_over_and_what_comes_late_still_counts() {
     assert!(capture.poll(secs(65)).is_empty());
     assert_eq!((capture.status().state, (capture.status().permits == 0)), (State::TimeOver, false));
     assert!(capture.captured(1, trace(1)));
-    assert_eq!((capture.status().state, capture.status().traces.len(), (capture.status().permits == 0)), (State::TimeOver, 1, true));
+    assert_eq!(
+        (capture.status().state, capture.status().traces.len(), (capture.status().permits == 0)),
+        (State::TimeOver, 1, true)
+    );
 }
 
 #[test]

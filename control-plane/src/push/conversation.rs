@@ -42,7 +42,11 @@ impl Conversation {
         }
         let mut conversation = Self {
             kinds: hello.kinds.iter().filter_map(|kind| Kind::parse(kind)).collect(),
-            held: hello.held.iter().filter_map(|held| Some((Key::parse(&held.kind, &held.name)?, held.digest))).collect(),
+            held: hello
+                .held
+                .iter()
+                .filter_map(|held| Some((Key::parse(&held.kind, &held.name)?, held.digest)))
+                .collect(),
             ..Self::default()
         };
         conversation.interested(&hello.services)?;
@@ -254,8 +258,7 @@ mod tests {
 
     #[test]
     fn a_kind_that_the_proxy_does_not_know_is_not_sent() {
-        let mut talk =
-            Conversation::new(&v1::Hello { kinds: vec!["policy".into()], ..v1::Hello::default() }).unwrap();
+        let mut talk = Conversation::new(&v1::Hello { kinds: vec!["policy".into()], ..v1::Hello::default() }).unwrap();
         assert!(talk.offer(&wanted(&[("a.x", "1")]), 1).unwrap().changed.is_empty());
     }
 }

@@ -2,7 +2,8 @@
 //! Of two policies at the same level the older one wins, and the other one is told.
 
 use spanmesh_crds::{
-    Action, BoostRule, Empty, HeadRule, Keep, Match, Parent, Sampling, SamplingPolicySpec, Strategy, TargetKind, TargetRef,
+    Action, BoostRule, Empty, HeadRule, Keep, Match, Parent, Sampling, SamplingPolicySpec, Strategy, TargetKind,
+    TargetRef,
 };
 
 use crate::cluster::{Cluster, Level, Meta, Resource, concerns};

@@ -79,10 +79,9 @@ fn kept(probability: &crds::Probability) -> v1::rule::Action {
 
 fn keep(of: &Of<crds::Keep>) -> v1::Keep {
     let crds::Keep { name, when: on, fraction, limit } = &of.rule;
-    let range = |range: &crds::StatusRange| range.parse().ok().map(|(first, last)| v1::StatusRange {
-        first: first.into(),
-        last: last.into(),
-    });
+    let range = |range: &crds::StatusRange| {
+        range.parse().ok().map(|(first, last)| v1::StatusRange { first: first.into(), last: last.into() })
+    };
     v1::Keep {
         policy: of.policy.clone(),
         generation: of.generation,
@@ -179,10 +178,7 @@ pub fn attribute(written: &crds::Attribute) -> v1::Attribute {
         written.variable.clone().map(From::Variable),
         written.value.clone().map(From::Value),
     ];
-    v1::Attribute {
-        name: written.name.clone().unwrap_or_default(),
-        from: from.into_iter().flatten().next(),
-    }
+    v1::Attribute { name: written.name.clone().unwrap_or_default(), from: from.into_iter().flatten().next() }
 }
 
 pub fn guard(safety: &crds::Safety) -> v1::Guard {

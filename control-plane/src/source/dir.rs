@@ -153,11 +153,7 @@ impl Folder {
                             None => 1,
                         };
                         let (file, created) = (file.clone(), document.created);
-                        verdicts.push(Verdict {
-                            accepted: true,
-                            generation,
-                            ..refusal(&file, Some(document), false)
-                        });
+                        verdicts.push(Verdict { accepted: true, generation, ..refusal(&file, Some(document), false) });
                         known.insert(identity.clone(), Known { file, created, generation, spec: spec.clone() });
                     }
                     (Err(problems), first) => {
@@ -256,7 +252,8 @@ mod tests {
     #[test]
     fn generations_grow_with_changes_and_only_with_those() {
         let mut folder = Folder::default();
-        let first = folder.update(files(&[("a.yaml", policy("a", "\"0.1\"")), ("b.yaml", policy("b", "\"0.1\""))])).unwrap();
+        let first =
+            folder.update(files(&[("a.yaml", policy("a", "\"0.1\"")), ("b.yaml", policy("b", "\"0.1\""))])).unwrap();
         assert_eq!(names(&first), [("a".into(), 1), ("b".into(), 1)]);
         assert!(folder.update(folder.files.clone()).is_none());
         let comment = format!("# said anew\n{}", policy("a", "\"0.1\""));
@@ -276,7 +273,11 @@ mod tests {
         assert_eq!(names(&reading), [("a".into(), 2), ("b".into(), 1)]);
         let refused: Vec<_> = reading.verdicts.iter().filter(|verdict| !verdict.accepted).collect();
         assert_eq!((refused.len(), refused[0].name.as_str(), refused[0].before), (1, "b", true));
-        assert!(refused[0].problems[0].starts_with("line 19: spec.defaults.head.rules[0]"), "{:?}", refused[0].problems);
+        assert!(
+            refused[0].problems[0].starts_with("line 19: spec.defaults.head.rules[0]"),
+            "{:?}",
+            refused[0].problems
+        );
         // No YAML at all, so nobody knows which resource it was.
         let reading = folder.update(files(&[("all.yaml", "spec: [\n".into())])).unwrap();
         assert_eq!(names(&reading), [("a".into(), 2), ("b".into(), 1)]);

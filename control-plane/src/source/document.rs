@@ -82,9 +82,11 @@ fn one(line: usize, text: &str) -> Option<Document> {
     let version = word(value.get("apiVersion"));
     let spec = match version.split_once('/') {
         Some((crds::GROUP, crds::VERSION)) => Some(spec(&identity, line, text)),
-        Some((crds::GROUP, other)) => {
-            Some(Err(vec![format!("apiVersion: `{other}` is not known here; write `{}/{}`", crds::GROUP, crds::VERSION)]))
-        }
+        Some((crds::GROUP, other)) => Some(Err(vec![format!(
+            "apiVersion: `{other}` is not known here; write `{}/{}`",
+            crds::GROUP,
+            crds::VERSION
+        )])),
         _ => None,
     };
     Some(Document { identity, line, created: seconds(&created), spec })
@@ -99,10 +101,18 @@ fn spec(identity: &Identity, line: usize, text: &str) -> Result<Spec, Vec<String
         return Err(vec!["metadata.namespace: is missing; a folder has no namespace of its own".into()]);
     }
     match identity.kind.as_str() {
-        MESH_TRACING => parsed(line, text, Spec::MeshTracing, |spec| crds::problems::mesh_tracing(&identity.name, spec)),
-        "SamplingPolicy" => parsed(line, text, Spec::SamplingPolicy, |spec| crds::problems::sampling_policy(&identity.namespace, spec)),
-        "SpanPolicy" => parsed(line, text, Spec::SpanPolicy, |spec| crds::problems::span_policy(&identity.namespace, spec)),
-        "TraceCapture" => parsed(line, text, Spec::TraceCapture, |spec| crds::problems::trace_capture(&identity.namespace, spec)),
+        MESH_TRACING => {
+            parsed(line, text, Spec::MeshTracing, |spec| crds::problems::mesh_tracing(&identity.name, spec))
+        }
+        "SamplingPolicy" => {
+            parsed(line, text, Spec::SamplingPolicy, |spec| crds::problems::sampling_policy(&identity.namespace, spec))
+        }
+        "SpanPolicy" => {
+            parsed(line, text, Spec::SpanPolicy, |spec| crds::problems::span_policy(&identity.namespace, spec))
+        }
+        "TraceCapture" => {
+            parsed(line, text, Spec::TraceCapture, |spec| crds::problems::trace_capture(&identity.namespace, spec))
+        }
         other => Err(vec![format!(
             "kind: `{other}` is not known here; there are MeshTracing, SamplingPolicy, SpanPolicy and TraceCapture"
         )]),

@@ -31,10 +31,11 @@ impl Road for Pushing {
             let gateways = config.listeners.iter_mut().filter(|listener| listener.mode == Mode::Gateway);
             gateways.for_each(|listener| listener.trust = pushed.trust.unwrap_or(listener.trust));
         }
-        let told = match self.changed(|pushed| (pushed.policy.redaction.clone(), pushed.policy.attributes.clone()), &pushed) {
-            true => manner(&config.policy),
-            false => Ok(self.publisher.manner()),
-        };
+        let told =
+            match self.changed(|pushed| (pushed.policy.redaction.clone(), pushed.policy.attributes.clone()), &pushed) {
+                true => manner(&config.policy),
+                false => Ok(self.publisher.manner()),
+            };
         // A key that cannot be read now must not let secrets pass that were hidden before.
         let manner = told.unwrap_or_else(|error| {
             tracing::warn!("what spans tell stays as it was: {error}");

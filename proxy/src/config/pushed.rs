@@ -24,8 +24,18 @@ pub struct Pushed {
 }
 
 pub fn policy(message: &v1::Policy, environment: &[(String, String)]) -> Result<Pushed, String> {
-    let v1::Policy { sampling: _, propagation, redaction, attributes, destinations, untraced, edge, access_log, guard, templates } =
-        message;
+    let v1::Policy {
+        sampling: _,
+        propagation,
+        redaction,
+        attributes,
+        destinations,
+        untraced,
+        edge,
+        access_log,
+        guard,
+        templates,
+    } = message;
     let mut fields = Vec::new();
     if let Some(propagation) = propagation {
         fields.push(entry("propagation", self::propagation(propagation)));
@@ -58,7 +68,8 @@ pub fn policy(message: &v1::Policy, environment: &[(String, String)]) -> Result<
 }
 
 pub fn matches(message: &v1::Match) -> Result<Match, String> {
-    let v1::Match { method, path, host, route, headers, grpc_service, grpc_method, source, destination, baggage } = message;
+    let v1::Match { method, path, host, route, headers, grpc_service, grpc_method, source, destination, baggage } =
+        message;
     let mut fields = said([("method", method), ("host", host), ("route", route)]);
     if let Some(v1::PathMatch { path: Some(path) }) = path {
         use v1::path_match::Path;
@@ -219,9 +230,9 @@ fn receiver<const N: usize>(fields: [(&str, Tree); N], headers: &[v1::Header], t
     };
     let mut fields: Vec<_> = fields.into_iter().map(|(name, tree)| entry(name, tree)).collect();
     fields.push(entry("headers", Tree::List(headers.iter().map(header).collect())));
-    fields.extend(tls.map(|tls| {
-        entry("tls", Tree::Map(said([("rootFile", &tls.root_file), ("serverName", &tls.server_name)])))
-    }));
+    fields.extend(
+        tls.map(|tls| entry("tls", Tree::Map(said([("rootFile", &tls.root_file), ("serverName", &tls.server_name)])))),
+    );
     Tree::Map(fields)
 }
 

@@ -9,8 +9,8 @@ use super::problem::suggest;
 use super::reader::Reader;
 use super::sampling;
 use super::{
-    AnswerTrace, Attribute, Config, Destination, Endpoint, HeaderField, Listener, ListenerProtocol, Mode, Policy, Propagation,
-    Retry, RetryOn, Route, RouteMatch, Target, Upstream, UpstreamTls,
+    AnswerTrace, Attribute, Config, Destination, Endpoint, HeaderField, Listener, ListenerProtocol, Mode, Policy,
+    Propagation, Retry, RetryOn, Route, RouteMatch, Target, Upstream, UpstreamTls,
 };
 
 pub fn validate(config: &Config, reader: &mut Reader) {
@@ -20,7 +20,11 @@ pub fn validate(config: &Config, reader: &mut Reader) {
     reader.field("policy", |reader| policy(reader, &config.policy));
     if config.control_plane.as_ref().is_some_and(|control_plane| control_plane.addresses.is_empty()) {
         reader.field("controlPlane", |reader| {
-            reader.wrong_field("addresses", "is empty", "write where the control plane is, such as `[\"https://host:14010\"]`");
+            reader.wrong_field(
+                "addresses",
+                "is empty",
+                "write where the control plane is, such as `[\"https://host:14010\"]`",
+            );
         });
     }
     addresses(config, reader);

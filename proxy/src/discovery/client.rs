@@ -9,8 +9,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_core::Stream;
-use http::header::{AUTHORIZATION, HeaderValue};
 use http::Uri;
+use http::header::{AUTHORIZATION, HeaderValue};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -218,7 +218,12 @@ impl Client {
         let outcome = if refusals.is_empty() { "taken" } else { "refused" };
         self.registry.shared().counter(family::POLICY_PUSHES, &[outcome]).add(1);
         for refusal in &refusals {
-            tracing::warn!("a pushed policy is refused, what was there before goes on: {}/{}: {}", refusal.kind, refusal.name, refusal.reason);
+            tracing::warn!(
+                "a pushed policy is refused, what was there before goes on: {}/{}: {}",
+                refusal.kind,
+                refusal.name,
+                refusal.reason
+            );
         }
         tracing::debug!(version = push.version, changed = push.changed.len(), "policy was pushed");
         self.keep();
@@ -241,7 +246,9 @@ impl Client {
             let shown = folder.display().to_string();
             let written = tokio::task::spawn_blocking(move || store::write(&folder, &bytes)).await;
             if let Ok(Err(error)) = written {
-                tracing::warn!("the policy cannot be kept in {shown}: {error}; a start without the control plane is without it");
+                tracing::warn!(
+                    "the policy cannot be kept in {shown}: {error}; a start without the control plane is without it"
+                );
             }
         }));
     }
@@ -299,8 +306,10 @@ fn message(message: From) -> v1::FromProxy {
 
 async fn token(path: PathBuf) -> Result<HeaderValue, String> {
     let read = tokio::task::spawn_blocking(move || std::fs::read_to_string(path)).await;
-    let text = read.map_err(|error| error.to_string())?.map_err(|error| format!("the token cannot be read: {error}"))?;
-    dial::secret(format!("Bearer {}", text.trim()).as_bytes()).ok_or_else(|| "the token has characters that none has".into())
+    let text =
+        read.map_err(|error| error.to_string())?.map_err(|error| format!("the token cannot be read: {error}"))?;
+    dial::secret(format!("Bearer {}", text.trim()).as_bytes())
+        .ok_or_else(|| "the token has characters that none has".into())
 }
 
 fn unreachable(failure: Failure) -> String {

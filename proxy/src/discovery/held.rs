@@ -68,7 +68,9 @@ impl Held {
             }
         }
         let partial = self.resources.iter().filter(|(_, resource)| resource.is_partial);
-        unknown.extend(partial.map(|((kind, name), _)| format!("{kind}/{name}: has fields that this version does not know")));
+        unknown.extend(
+            partial.map(|((kind, name), _)| format!("{kind}/{name}: has fields that this version does not know")),
+        );
         unknown.truncate(UNKNOWN);
         self.unknown = unknown;
         self.version = push.version;
@@ -91,7 +93,10 @@ impl Held {
     }
 
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot::of(self.version, self.resources.iter().map(|((_, name), resource)| (name.as_str(), &resource.decoded)))
+        Snapshot::of(
+            self.version,
+            self.resources.iter().map(|((_, name), resource)| (name.as_str(), &resource.decoded)),
+        )
     }
 
     /// As a push that brings another proxy here.

@@ -107,7 +107,9 @@ fn chain(message: &v1::Chain) -> Result<Chain, String> {
         v1::Parent::Unspecified | v1::Parent::Respect => ParentDecision::Respect,
         v1::Parent::Ignore => ParentDecision::Ignore,
     };
-    for (what, length) in [("rules", message.rules.len()), ("boosts", message.boosts.len()), ("keeps", message.keeps.len())] {
+    for (what, length) in
+        [("rules", message.rules.len()), ("boosts", message.boosts.len()), ("keeps", message.keeps.len())]
+    {
         if length > LIST {
             return Err(format!("has more than {LIST} {what}"));
         }

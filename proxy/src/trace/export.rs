@@ -147,11 +147,7 @@ impl Changes {
 
 impl Exporter {
     /// `resource` is what all spans have in common.
-    pub fn start(
-        destinations: Vec<Destination>,
-        resource: json::Resource,
-        registry: &Registry,
-    ) -> io::Result<Self> {
+    pub fn start(destinations: Vec<Destination>, resource: json::Resource, registry: &Registry) -> io::Result<Self> {
         let (batches, queue) = mpsc::channel(QUEUE);
         let (changes, changed) = mpsc::unbounded_channel();
         let (files, remotes) = open(destinations, &resource, registry)?;
@@ -286,7 +282,9 @@ impl Work {
                 self.send_to(remotes);
                 while self.senders.try_join_next().is_some() {}
             }
-            Err(error) => tracing::warn!("spans go where they went before: a new destination cannot be opened: {error}"),
+            Err(error) => {
+                tracing::warn!("spans go where they went before: a new destination cannot be opened: {error}")
+            }
         }
     }
 

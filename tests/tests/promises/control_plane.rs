@@ -48,7 +48,17 @@ fn a_saved_file_decides_at_the_proxy_and_a_removed_one_no_longer() {
         let proxy = gateway(Dir::new(), &control_plane.section(), &origin);
         control_plane.in_step(1).await;
         will_keep(&proxy, "/", false).await;
-        put(&policies, "a.yaml", &sampling("all", NAMESPACE, &format!("{{name: some, match: {{path: {{type: Prefix, value: /kept}}}}, action: {{always: {{}}}}}}\n{NEVER}")));
+        put(
+            &policies,
+            "a.yaml",
+            &sampling(
+                "all",
+                NAMESPACE,
+                &format!(
+                    "{{name: some, match: {{path: {{type: Prefix, value: /kept}}}}, action: {{always: {{}}}}}}\n{NEVER}"
+                ),
+            ),
+        );
         will_keep(&proxy, "/kept/x", true).await;
         assert!(!keeps(&proxy, "/other").await);
         remove(&policies, "a.yaml");
@@ -172,7 +182,8 @@ fn destinations_and_what_spans_say_are_pushed_too() {
                  spec:\n  targetRefs: [{NAMESPACE}]\n  attributes: [{{name: tenant, value: acme}}]\n"
             ),
         );
-        eventually("the new destination is in force", || control_plane.page("/proxies")["version"].as_u64() > Some(1)).await;
+        eventually("the new destination is in force", || control_plane.page("/proxies")["version"].as_u64() > Some(1))
+            .await;
         control_plane.in_step(1).await;
         let begun = Instant::now();
         while proxy.spans().iter().all(|span| spanmesh_tests::proxy::text(span, "tenant") != "acme") {
@@ -208,7 +219,11 @@ fn a_capture_keeps_so_many_traces_and_ends() {
         let mut kept = 0;
         let phase = || control_plane.page("/captures")["captures"][0]["phase"].as_str().unwrap_or_default().to_owned();
         while phase() != "Done" {
-            assert!(begun.elapsed() < Duration::from_secs(20), "the capture does not end: {}", control_plane.page("/captures"));
+            assert!(
+                begun.elapsed() < Duration::from_secs(20),
+                "the capture does not end: {}",
+                control_plane.page("/captures")
+            );
             for proxy in &proxies {
                 assert!(!keeps(proxy, "/other").await, "a request that does not match");
                 kept += u64::from(keeps(proxy, "/look/at").await);
@@ -239,7 +254,8 @@ fn when_one_address_is_dead_the_other_one_is_asked() {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
             listener.local_addr().expect("its address")
         };
-        let section = format!("controlPlane: {{addresses: ['http://{dead}', 'http://{}']}}\n", control_plane.bound.push);
+        let section =
+            format!("controlPlane: {{addresses: ['http://{dead}', 'http://{}']}}\n", control_plane.bound.push);
         let proxy = gateway(Dir::new(), &section, &origin);
         will_keep(&proxy, "/", false).await;
     });

@@ -15,7 +15,9 @@ impl<'a> Lines<'a> {
         for part in path.split('.') {
             let (key, places) = part.split_once('[').map_or((part, ""), |(key, places)| (key, places));
             let start = found.unwrap_or(0);
-            let Some(row) = (start..self.rows.len()).find(|row| self.has_key(*row, key, found.is_some())) else { break };
+            let Some(row) = (start..self.rows.len()).find(|row| self.has_key(*row, key, found.is_some())) else {
+                break;
+            };
             found = Some(row);
             for place in places.split('[').filter_map(|place| place.trim_end_matches(']').parse::<usize>().ok()) {
                 found = found.map(|row| self.item(row, place).unwrap_or(row));
@@ -32,7 +34,8 @@ impl<'a> Lines<'a> {
         while let Some(at) = rest.find(key) {
             let (before, after) = rest.split_at(at);
             let after = after.get(key.len()..).unwrap_or_default();
-            let begins = before.ends_with([' ', '{', ',', '"', '\'']) || before.is_empty() && (!is_inside || rest.len() < text.len() || at == 0);
+            let begins = before.ends_with([' ', '{', ',', '"', '\''])
+                || before.is_empty() && (!is_inside || rest.len() < text.len() || at == 0);
             if begins && after.trim_start_matches(['"', '\'']).starts_with(':') {
                 return true;
             }

@@ -6,10 +6,7 @@ use super::{SMALL, told};
 fn every_error_of_a_policy_names_line_and_field_and_what_would_be_right() {
     told(vec![
         // What this version does not have.
-        (
-            format!("{SMALL}controlPlane: {{}}\n"),
-            &[("3:15: controlPlane.addresses: ", "is missing; add a list")],
-        ),
+        (format!("{SMALL}controlPlane: {{}}\n"), &[("3:15: controlPlane.addresses: ", "is missing; add a list")]),
         (
             format!("{SMALL}policy: {{}}\ncontrolPlane: {{addresses: [\"http://a:1\"]}}\n"),
             &[("4:1: controlPlane: ", "stands beside `policy`; keep one of the two")],
