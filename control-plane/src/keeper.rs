@@ -146,7 +146,7 @@ fn budgets(cluster: &Cluster) -> adaptive::Budgets {
         services: written
             .iter()
             .flat_map(|budgets| &budgets.services)
-            .map(|budget| (format!("{}.{}", budget.service, budget.namespace).into(), budget.spans_per_second.into()))
+            .map(|budget| (format!("{}.{}", budget.service, budget.namespace), budget.spans_per_second.into()))
             .collect(),
     }
 }

@@ -3,6 +3,9 @@
 //! A kind is a type here and nothing else: whoever reads one from a folder or from an API server asks `problems` what is
 //! wrong with it, and turns it into what proxies understand. Neither files nor the wire are known here.
 
+// Columns of one type are no repetition.
+#![allow(clippy::duplicated_attributes)]
+
 mod bounds;
 mod capture;
 mod definition;

@@ -184,7 +184,7 @@ impl Mesh {
             proxy.usual = (kept as f64 / WINDOW.as_secs_f64()).min(proxy.cap(budget));
             proxy.counts.clear();
         }
-        if self.now.as_millis() % WINDOW.as_millis() == 0 {
+        if self.now.as_millis().is_multiple_of(WINDOW.as_millis()) {
             let spans = std::mem::take(&mut self.callee);
             self.planner.report(self.now, CALLEE, &Report { window: WINDOW, counts: &[], spans, unruled: 0 });
         }
