@@ -69,6 +69,8 @@ pub struct Worker {
     pub interim: Duration,
     /// What paths look like, by the upstream that they are asked of.
     pub templates: RefCell<HashMap<Rc<str>, Templates>>,
+    /// The services that upstreams are, by their names, where the configuration says.
+    pub services: HashMap<String, String>,
     /// Whom this proxy speaks for.
     pub node: Node,
     /// Where this proxy itself listens.

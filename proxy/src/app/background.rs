@@ -85,7 +85,7 @@ async fn start(background: Background) -> Result<(Serving, Bound), StartError> {
     let mut sockets = Sockets::open(&parts.config, workers)?;
     let (bound, own) = (sockets.bound(), sockets.own());
     let lists = std::mem::take(&mut sockets.workers);
-    let publisher = Publisher::new(parts.config.clone());
+    let publisher = Publisher::new(parts.config.clone(), parts.shared.sampler.clone());
     let mut workers =
         Workers::spawn(&parts, &publisher, lists, &own, &addresses, workers).map_err(StartError::System)?;
     let servers =
@@ -98,6 +98,7 @@ async fn start(background: Background) -> Result<(Serving, Bound), StartError> {
     let (tell, taken) = mpsc::channel(1);
     let offer = Offer::start(&parts, &sockets.copies, tell);
     watches(&mut parts);
+    tokio::spawn(parts.shared.sampler.clone().run(parts.registry.shared()));
     tokio::spawn(follow(publisher, source, parts.registry.clone()));
     let count = i64::try_from(workers.left).unwrap_or(i64::MAX);
     parts.registry.shared().gauge(family::WORKERS, &[]).set(count);

@@ -7,19 +7,23 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::config::{Config, Problem, Source};
+use crate::rules::sampling::Plan;
 use crate::telemetry::metrics::{Registry, family};
+use crate::trace::sampler::Sampler;
 use crate::worker::policy::Policies;
 
 /// Sends policies to the workers, and lets old ones go in this thread.
 pub struct Publisher {
     sender: watch::Sender<Arc<Policies>>,
+    sampler: Sampler,
     /// Old ones that requests may still hold.
     retired: Vec<Arc<Policies>>,
 }
 
 impl Publisher {
-    pub fn new(config: Arc<Config>) -> Self {
-        Self { sender: watch::Sender::new(Arc::new(Policies::new(config))), retired: Vec::new() }
+    pub fn new(config: Arc<Config>, sampler: Sampler) -> Self {
+        let policies = policies(config, &sampler);
+        Self { sender: watch::Sender::new(Arc::new(policies)), sampler, retired: Vec::new() }
     }
 
     pub fn subscribe(&self) -> watch::Receiver<Arc<Policies>> {
@@ -27,7 +31,7 @@ impl Publisher {
     }
 
     fn publish(&mut self, config: Config) {
-        let old = self.sender.send_replace(Arc::new(Policies::new(Arc::new(config))));
+        let old = self.sender.send_replace(Arc::new(policies(Arc::new(config), &self.sampler)));
         self.retired.push(old);
     }
 
@@ -37,6 +41,15 @@ impl Publisher {
         let more = self.retired.len().saturating_sub(RETIRED);
         self.retired.drain(..more);
     }
+}
+
+/// As the file has it. A rule of a file that could not be used was refused when it was read.
+fn policies(config: Arc<Config>, sampler: &Sampler) -> Policies {
+    let (engine, refused) = sampler.engine(&Plan::from(&config.policy.sampling));
+    for refused in refused {
+        tracing::warn!("the sampling rule {} is left out: {}", refused.rule, refused.reason);
+    }
+    Policies::with(config, engine)
 }
 
 /// Runs until dropped. Without a file it only keeps the workers' channel open.
@@ -126,7 +139,7 @@ mod tests {
     fn an_old_policy_goes_when_the_last_request_has_let_go_of_it() {
         let yaml = "version: 1\nrole: standalone\nlisteners:\n- {name: in, mode: outbound, address: '127.0.0.1:1'}\n";
         let config = crate::config::parse(yaml, "test.yaml", std::iter::empty()).unwrap();
-        let mut publisher = Publisher::new(Arc::new(config.clone()));
+        let mut publisher = Publisher::new(Arc::new(config.clone()), Sampler::default());
         let held = publisher.sender.borrow().held("in");
         publisher.publish(config.clone());
         publisher.forget();

@@ -110,6 +110,63 @@ fn the_example_parses() {
 }
 
 #[test]
+fn a_sampling_policy_is_read_whole() {
+    let text = format!(
+        "{SMALL}policy:
+  sampling:
+    parent: Ignore
+    guard: off
+    head:
+      rules:
+      - name: health
+        match:
+          method: GET
+          path: {{type: Exact, value: /x}}
+          host: '*.shop.example'
+          route: pay
+          headers: [{{name: X-Tier, value: gold}}, {{name: x-there}}]
+          grpc: {{service: shop.Cart, method: Get}}
+          source: {{service: a, namespace: b}}
+          destination: {{namespace: b}}
+          baggage: [{{name: k, value: v}}]
+        action: {{never: {{}}}}
+      - {{match: {{path: {{type: Template, value: '/a/{{id}}'}}}}, action: {{probability: '0.05'}}}}
+      - {{match: {{path: {{value: /a}}}}, action: {{rateLimit: {{tracesPerSecond: 5, burst: 10, perProxy: true}}}}}}
+      - {{action: {{adaptive: {{spansPerSecond: 100, minTracesPerMinute: 1, minProbability: '0.00001'}}}}}}
+      boost: [{{name: debug, match: {{method: GET}}, action: {{probability: '0.5'}}}}]
+    keep:
+    - {{name: errors, on: {{errors: {{}}}}, fraction: '0.1', limit: {{tracesPerSecond: 10, burst: 100}}}}
+    - {{on: {{httpStatus: ['500-599', '429', 418]}}}}
+    - {{on: {{grpcStatus: Default}}}}
+    - {{on: {{responseFlags: [upstream_reset]}}}}
+    - {{on: {{latency: {{threshold: 500ms}}}}}}
+    - {{on: {{retries: {{min: 2}}}}}}
+upstreams: [{{name: app, service: cart.shop, addresses: ['127.0.0.1:1']}}]
+"
+    );
+    let config = read(&text);
+    let sampling = &config.policy.sampling;
+    assert_eq!((sampling.guard, sampling.parent), (Guard(None), ParentDecision::Ignore));
+    let [health, template, limited, rest] = &sampling.head.rules[..] else { panic!("four rules") };
+    assert_eq!((health.name.as_deref(), health.match_.headers[0].name.as_str()), (Some("health"), "x-tier"));
+    assert_eq!(template.action, SamplingAction::Probability(0.05));
+    let limit = RateLimit { traces_per_second: 5.0, burst: 10, per_proxy: true };
+    assert_eq!(limited.action, SamplingAction::RateLimit(limit));
+    assert!(matches!(rest.action, SamplingAction::Adaptive(_)) && rest.match_.is_empty());
+    assert_eq!(sampling.head.boost[0].action, BoostAction::Probability(0.5));
+    let on: Vec<&KeepOn> = sampling.keep.iter().map(|keep| &keep.on).collect();
+    let range = |first, last| StatusRange { first, last };
+    let ranges = KeepOn::HttpStatus(vec![range(500, 599), range(429, 429), range(418, 418)]);
+    let flags = KeepOn::ResponseFlags(vec![crate::error::Flag::UpstreamReset]);
+    let latency = KeepOn::Latency(Duration::from_millis(500));
+    assert_eq!(on, [&KeepOn::Errors, &ranges, &KeepOn::GrpcStatus, &flags, &latency, &KeepOn::Retries(2)]);
+    assert_eq!(config.upstreams[0].service.as_deref(), Some("cart.shop"));
+    let again = parse(&config.to_yaml(), "again.yaml", std::iter::empty());
+    assert_eq!(again.map(|again| again.policy), Ok(config.policy));
+    assert_eq!(read(SMALL).policy.sampling.guard, Guard(Some(500.0)));
+}
+
+#[test]
 fn what_is_left_out_has_its_default() {
     let config = read(SMALL);
     assert_eq!(config.workers, None);
@@ -261,6 +318,39 @@ fn every_error_names_line_and_field_and_what_would_be_right() {
                 "{SMALL}policy: {{sampling: {{head: {{rules: [{{action: {{always: {{}}}}}}, {{action: {{never: {{}}}}}}]}}}}}}\n"
             ),
             &[("3:60: policy.sampling.head.rules[1]: ", "is never asked")],
+        ),
+        (
+            format!(
+                "{SMALL}policy:\n  sampling:\n    guard: 0\n    keep:\n    - {{on: {{}}}}\n    - {{on: {{errors: {{}}, retries: {{}}}}}}\n    - {{on: {{responseFlags: [upstream_rest]}}}}\n    - {{on: {{httpStatus: ['5xx']}}}}\n"
+            ),
+            &[
+                ("5:12: policy.sampling.guard: ", "`0` is nothing; write a decimal above 0"),
+                ("7:12: policy.sampling.keep[0].on: ", "says nothing; write `errors: {}`"),
+                ("8:12: policy.sampling.keep[1].on: ", "says several things; keep one"),
+                (
+                    "9:29: policy.sampling.keep[2].on.responseFlags[0]: ",
+                    "is no response flag; did you mean `upstream_reset`",
+                ),
+                ("10:26: policy.sampling.keep[3].on.httpStatus[0]: ", "`5xx` is no status of HTTP"),
+            ],
+        ),
+        (
+            format!(
+                "{SMALL}policy:\n  sampling:\n    head:\n      rules:\n      - {{name: a, match: {{method: get, path: {{type: Template, value: /a}}}}, action: {{never: {{}}}}}}\n"
+            ),
+            &[
+                ("7:35: policy.sampling.head.rules[0].match.method: ", "has lower-case letters"),
+                ("7:70: policy.sampling.head.rules[0].match.path.value: ", "has no `{name}`"),
+            ],
+        ),
+        (
+            format!(
+                "{SMALL}policy:\n  sampling:\n    head:\n      rules:\n      - {{name: a, match: {{method: GET, source: {{}}}}, action: {{never: {{}}}}}}\n      - {{name: a, action: {{never: {{}}}}}}\n"
+            ),
+            &[
+                ("7:48: policy.sampling.head.rules[0].match.source: ", "asks for nothing"),
+                ("8:16: policy.sampling.head.rules[1].name: ", "`a` is the name of a rule above"),
+            ],
         ),
         (
             format!("{SMALL}policy: {{propagation: {{inject: [b3], clear: [w3c, b3]}}}}\n"),

@@ -2,6 +2,8 @@
 //! the policy's `propagation`. Pure: headers, randomness and who else is in flight come in, a context and notes for
 //! metrics and spans come out. The request's headers are cleaned of what is not believed and of what would be stale.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, HeaderName, HeaderValue};
 use rand::RngExt;
 use spanmesh_proto::{SpanId, TraceId};
@@ -13,14 +15,15 @@ use super::propagate::present::Present;
 use super::propagate::state::{self, Checked, Edit};
 use super::propagate::text::{self, put_hex};
 use super::propagate::{self, Decision, FORMATS, Format, Found, Reading, baggage, jaeger, w3c};
-use super::sample::{self, By, Inputs, Verdict};
+use super::sample::{self, By, Inputs, Reason, Verdict};
 use crate::config::{Propagation, Trust};
+use crate::rules::sampling::{Engine, Request, Seat};
 
 /// What a listener reads and writes.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Rules {
     pub propagation: Propagation,
-    pub sampling: sample::Policy,
+    pub sampling: Arc<Engine>,
 }
 
 /// The context of a request, and what there is to tell about it.
@@ -46,6 +49,7 @@ pub struct Notes {
     /// Members of the baggage had to go.
     pub baggage_cut: bool,
     pub decided: Option<By>,
+    pub reason: Option<Reason>,
     pub request_id: Option<HeaderValue>,
     /// The tracestate that the next hop is told. Only of what is sampled, and not where it is longer than a span's.
     pub state: Option<HeaderValue>,
@@ -103,6 +107,7 @@ pub fn settle(
     headers: &mut HeaderMap,
     trust: Trust,
     rules: &Rules,
+    request: &Request<'_>,
     origin: impl FnOnce() -> Option<Origin>,
     rng: &mut impl RngExt,
     ink: &mut Ink,
@@ -146,17 +151,7 @@ pub fn settle(
     if trust == Trust::Downgrade && present.state() {
         headers.remove(w3c::TRACESTATE);
     }
-    // A parent that was inferred is as good as one that was told.
-    let trust = if notes.inferred == Some(Inferred::Parent) { Trust::Continue } else { trust };
-    let inputs = Inputs { trust, decision, trace: context.trace, ot: None, policy: rules.sampling };
-    let writes = propagation.inject.contains(&Format::W3c);
-    let (verdict, state_malformed) = decide(headers, present, inputs, writes, ink);
-    context.sampled = verdict.sampled;
-    context.debug = verdict.by == By::Forced;
-    notes.decided = Some(verdict.by);
-    notes.state_malformed = state_malformed;
-    let stated = present.state() || verdict.threshold != sample::Told::Unchanged;
-    notes.state = if verdict.sampled && stated { state::whole(headers) } else { None };
+    // Before rules look at it.
     if present.baggage() || present.other_baggage() {
         match (propagation.baggage, believed) {
             (false, _) => baggage::clear(headers),
@@ -164,6 +159,19 @@ pub fn settle(
             (true, true) => notes.baggage_cut = baggage::limit(headers, ink),
         }
     }
+    // A parent that was inferred is as good as one that was told.
+    let trust = if notes.inferred == Some(Inferred::Parent) { Trust::Continue } else { trust };
+    let asked = Asked { trust, decision, trace: context.trace, engine: &rules.sampling, request };
+    let writes = propagation.inject.contains(&Format::W3c);
+    let (verdict, state_malformed) = decide(headers, present, &asked, writes, ink);
+    context.sampled = verdict.sampled;
+    // What a capture takes is kept; whoever forced a trace wants more than that.
+    context.debug = verdict.by == By::Forced && verdict.reason.seat == Seat::ARRIVED;
+    notes.decided = Some(verdict.by);
+    notes.reason = Some(verdict.reason);
+    notes.state_malformed = state_malformed;
+    let stated = present.state() || verdict.threshold != sample::Told::Unchanged;
+    notes.state = if verdict.sampled && stated { state::whole(headers) } else { None };
     if propagation.request_id {
         notes.request_id = request_id(headers, present, rng, ink);
     }
@@ -252,11 +260,20 @@ fn clean(headers: &mut HeaderMap, present: Present, agreed: Set, believed: bool,
     }
 }
 
+/// What is known for a decision before the tracestate was looked at.
+struct Asked<'a> {
+    trust: Trust,
+    decision: Decision,
+    trace: TraceId,
+    engine: &'a Engine,
+    request: &'a Request<'a>,
+}
+
 /// Asks for the decision and writes down what of it the next hop is told in tracestate.
 fn decide(
     headers: &mut HeaderMap,
     present: Present,
-    inputs: Inputs<'_>,
+    asked: &Asked<'_>,
     writes: bool,
     ink: &mut Ink,
 ) -> (Verdict, bool) {
@@ -269,7 +286,8 @@ fn decide(
         headers.remove(w3c::TRACESTATE);
     }
     let ot = has_ot.then(|| state::member(headers, state::OT)).flatten();
-    let verdict = sample::decide(&Inputs { ot, ..inputs });
+    let Asked { trust, decision, trace, engine, request } = *asked;
+    let verdict = sample::decide(&Inputs { trust, decision, trace, ot, engine, request, headers });
     let told = sample::told(ot, verdict.threshold);
     if ours || told.is_some() && writes {
         let told = told.as_deref();
@@ -315,6 +333,7 @@ mod tests {
     use rand::rngs::SmallRng;
 
     use super::*;
+    use crate::rules::sampling::Plan;
 
     const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
     const W3C: &str = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-00";
@@ -325,7 +344,7 @@ mod tests {
     fn rules(change: impl FnOnce(&mut Propagation)) -> Rules {
         let mut propagation = Propagation { extract: FORMATS.to_vec(), ..Propagation::default() };
         change(&mut propagation);
-        Rules { propagation, sampling: sample::Policy::default() }
+        Rules { propagation, sampling: Arc::new(Engine::new(&Plan::default())) }
     }
 
     fn map(lines: &[(&'static str, &str)]) -> HeaderMap {
@@ -339,7 +358,7 @@ mod tests {
     fn settled(trust: Trust, rules: &Rules, lines: &[(&'static str, &str)]) -> (Settled, HeaderMap) {
         let mut headers = map(lines);
         let mut rng = SmallRng::seed_from_u64(1);
-        let settled = settle(&mut headers, trust, rules, || None, &mut rng, &mut Ink::default());
+        let settled = settle(&mut headers, trust, rules, &Request::NOTHING, || None, &mut rng, &mut Ink::default());
         headers.remove(REQUEST_ID);
         (settled, headers)
     }
@@ -517,7 +536,8 @@ mod tests {
             let rules = rules(|rules| rules.infer_parent = as_parent);
             let (mut rng, mut ink) = (SmallRng::seed_from_u64(1), Ink::default());
             let mut headers = map(&[]);
-            let settled = settle(&mut headers, Trust::Continue, &rules, || Some(origin), &mut rng, &mut ink);
+            let settled =
+                settle(&mut headers, Trust::Continue, &rules, &Request::NOTHING, || Some(origin), &mut rng, &mut ink);
             assert_eq!(settled.notes.inferred, Some(inferred));
             assert_eq!(settled.notes.link, (inferred == Inferred::Link).then_some((theirs.trace, span)));
             let child = inferred == Inferred::Parent;
@@ -525,7 +545,8 @@ mod tests {
             assert_eq!(settled.context.sampled, !child);
             // One that says something, even if nobody can read it, comes from whom it says.
             let mut headers = map(&[("traceparent", "garbage")]);
-            let settled = settle(&mut headers, Trust::Continue, &rules, || Some(origin), &mut rng, &mut ink);
+            let settled =
+                settle(&mut headers, Trust::Continue, &rules, &Request::NOTHING, || Some(origin), &mut rng, &mut ink);
             assert_eq!(settled.notes.inferred, None);
         }
     }
@@ -534,7 +555,9 @@ mod tests {
     fn a_request_id_is_made_where_it_is_missing_and_kept_in_any_shape() {
         let (mut rng, mut ink) = (SmallRng::seed_from_u64(1), Ink::default());
         let mut ask = |headers: &mut HeaderMap| {
-            settle(headers, Trust::Restart, &rules(|_| {}), || None, &mut rng, &mut ink).notes.request_id
+            settle(headers, Trust::Restart, &rules(|_| {}), &Request::NOTHING, || None, &mut rng, &mut ink)
+                .notes
+                .request_id
         };
         let mut headers = HeaderMap::new();
         let made = ask(&mut headers).expect("an id");

@@ -2,11 +2,13 @@
 //! is held as `Rc`, and a request keeps the one that it began with. The last `Arc` is dropped in the background.
 
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::config::{Config, Listener, Propagation, Untraced};
-use crate::trace::{sample, trust};
+use crate::rules::sampling::{Engine, Plan, Tally};
+use crate::trace::trust;
 
 /// What one listener does with traces.
 #[derive(Debug)]
@@ -16,8 +18,23 @@ pub struct Policy {
     pub untraced: Vec<Untraced>,
 }
 
-/// A policy on its worker.
-pub type Held = Rc<Arc<Policy>>;
+/// A policy at a listener of a worker, and what is counted of it there. Clones share.
+#[derive(Clone)]
+pub struct Held(Rc<(Arc<Policy>, Arc<Tally>)>);
+
+impl Held {
+    pub fn tally(&self) -> &Tally {
+        &self.0.1
+    }
+}
+
+impl Deref for Held {
+    type Target = Policy;
+
+    fn deref(&self) -> &Policy {
+        &self.0.0
+    }
+}
 
 /// The policies of all listeners, by their names, and the configuration that they are of.
 #[derive(Debug)]
@@ -29,10 +46,17 @@ pub struct Policies {
 }
 
 impl Policies {
+    /// Decides on traces as the configuration has it, and nobody follows what it counts.
     pub fn new(config: Arc<Config>) -> Self {
+        let engine = Engine::new(&Plan::from(&config.policy.sampling));
+        Self::with(config, Arc::new(engine))
+    }
+
+    /// Decides on traces by this engine.
+    pub fn with(config: Arc<Config>, engine: Arc<Engine>) -> Self {
         let policy = |own: Option<&Propagation>| {
             let propagation = own.unwrap_or(&config.policy.propagation).clone();
-            let rules = trust::Rules { propagation, sampling: sample::Policy::from(&config.policy.sampling) };
+            let rules = trust::Rules { propagation, sampling: engine.clone() };
             Arc::new(Policy { rules, untraced: config.policy.untraced.clone() })
         };
         let of = |listener: &Listener| (listener.name.clone(), policy(listener.propagation.as_ref()));
@@ -41,7 +65,9 @@ impl Policies {
 
     /// The policy of a listener, for the worker that asks.
     pub fn held(&self, listener: &str) -> Held {
-        Rc::new(self.listeners.get(listener).unwrap_or(&self.usual).clone())
+        let policy = self.listeners.get(listener).unwrap_or(&self.usual).clone();
+        let tally = policy.rules.sampling.tally();
+        Held(Rc::new((policy, tally)))
     }
 
     /// Whether nobody else holds any of it.

@@ -262,6 +262,11 @@ pub fn build(plan: &Plan) -> io::Result<Built> {
         in_flight: (config.role == config::Role::Sidecar).then(|| plan.shared.in_flight.clone()),
         interim: config.policy.interim,
         templates: RefCell::default(),
+        services: config
+            .upstreams
+            .iter()
+            .filter_map(|upstream| Some((upstream.name.clone(), upstream.service.clone()?)))
+            .collect(),
         node: config.node.clone(),
         own: plan.own.clone(),
     };

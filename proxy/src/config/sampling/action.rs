@@ -120,8 +120,7 @@ impl Form for BoostAction {
     fn read(reader: &mut Reader, tree: &Tree) -> Option<BoostAction> {
         let clean = reader.count();
         let written = WrittenBoost::read(reader, tree)?;
-        let said =
-            [written.always.map(|_| BoostAction::Always), written.probability.map(BoostAction::Probability)];
+        let said = [written.always.map(|_| BoostAction::Always), written.probability.map(BoostAction::Probability)];
         one_of(reader, clean, said, "write `always: {}` or `probability: \"0.5\"`")
     }
 

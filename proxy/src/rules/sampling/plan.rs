@@ -154,12 +154,8 @@ impl From<&Sampling> for Plan {
             threshold: Threshold::of(keep.fraction).unwrap_or(Threshold::ALL),
             limit: keep.limit,
         });
-        let own = Chain {
-            parent: written.parent,
-            rules: rules.collect(),
-            boosts: boosts.collect(),
-            keeps: keeps.collect(),
-        };
+        let own =
+            Chain { parent: written.parent, rules: rules.collect(), boosts: boosts.collect(), keeps: keeps.collect() };
         Self { version: 0, own, destinations: BTreeMap::new(), captures: Vec::new(), guard: written.guard.0 }
     }
 }
