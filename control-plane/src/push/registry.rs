@@ -74,8 +74,11 @@ impl Registry {
         self.lock().iter().map(|(id, seen)| (*id, seen.clone())).collect()
     }
 
-    /// How many have this version in force, with nothing refused.
+    /// How many have this version in force, with nothing refused. None has 0, which is before the first picture.
     pub fn converged(&self, version: u64) -> usize {
+        if version == 0 {
+            return 0;
+        }
         self.lock().values().filter(|seen| seen.picture >= version && seen.refusals.is_empty()).count()
     }
 

@@ -72,10 +72,8 @@ fn be_pushed(parts: &Parts, control_plane: &ControlPlane, publisher: Publisher) 
     let sampler = parts.shared.sampler.clone();
     // There is one client.
     let nobody = || StartError::System(io::Error::other("the control plane is followed twice"));
-    let news = News {
-        services: sampler.called().ok_or_else(nobody)?,
-        captured: sampler.captured().ok_or_else(nobody)?,
-    };
+    let news =
+        News { services: sampler.called().ok_or_else(nobody)?, captured: sampler.captured().ok_or_else(nobody)? };
     let road = Pushing::new(publisher, parts.config.clone(), changes, sampler);
     tokio::spawn(client::follow(settings, road, news, parts.registry.clone()));
     Ok(())

@@ -12,8 +12,8 @@ use crate::config::pushed::Pushed;
 use crate::config::{Config, ControlPlane, Mode, Policy};
 use crate::discovery::Snapshot;
 use crate::discovery::client::{Road, Settings};
-use crate::rules::sampling::plan::{self, Id};
 use crate::rules::sampling::RuleCount;
+use crate::rules::sampling::plan::{self, Id};
 use crate::trace::export::Changes;
 use crate::trace::sampler::Sampler;
 

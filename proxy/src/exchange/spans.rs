@@ -185,7 +185,7 @@ fn state(record: &Record, kept: Option<Kept>, sampled: bool, before: Words, batc
             if parts.is_empty() { None } else { Some(format!("ot={}", parts.join(";"))) }
         }
     };
-    member.map_or(Words::default(), |state| batch.word(state.as_bytes(), usize::MAX))
+    member.map_or(Words::default(), |state| batch.whole(state.as_bytes(), STATE))
 }
 
 /// What a request teaches of its service's operations, though nothing is told of it.

@@ -25,7 +25,12 @@ struct Inner {
 impl Default for Sampler {
     fn default() -> Self {
         let (takes, taken) = mpsc::channel(CAPTURED);
-        Self(Arc::new(Inner { steward: Mutex::default(), takes, taken: Mutex::new(Some(taken)), calls: OnceLock::new() }))
+        Self(Arc::new(Inner {
+            steward: Mutex::default(),
+            takes,
+            taken: Mutex::new(Some(taken)),
+            calls: OnceLock::new(),
+        }))
     }
 }
 

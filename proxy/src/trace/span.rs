@@ -183,7 +183,7 @@ pub struct Batch {
 impl Batch {
     /// Takes down a word for spans of this batch, of which `limit` bytes are told.
     pub fn word(&mut self, word: &[u8], limit: usize) -> Words {
-        let words = put(&mut self.text, word.get(..limit + AHEAD).unwrap_or(word));
+        let words = put(&mut self.text, word.get(..limit.saturating_add(AHEAD)).unwrap_or(word));
         words.told(limit)
     }
 

@@ -316,8 +316,8 @@ mod tests {
     use rand::rngs::SmallRng;
 
     use super::*;
-    use crate::trace::propagate::FORMATS;
     use crate::rules::sampling::Plan;
+    use crate::trace::propagate::FORMATS;
 
     const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
     const W3C: &str = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-00";

@@ -20,7 +20,13 @@ impl Gate {
     async fn start((client, upstream): (Protocol, Protocol), sampling: &str, mode: &str) -> Self {
         // The path is the status that is asked for.
         let origin = Origin::start(upstream, |request| {
-            let status = request.uri().path().rsplit('/').next().and_then(|last| last.parse::<u16>().ok());
+            let status = request
+                .uri()
+                .path()
+                .rsplit('/')
+                .next()
+                .and_then(|last| last.parse::<u16>().ok())
+                .filter(|status| (200..600).contains(status));
             let slow = request.uri().path().starts_with("/slow");
             async move {
                 if slow {

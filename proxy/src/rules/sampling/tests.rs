@@ -210,6 +210,8 @@ fn a_capture_takes_one_trace_for_each_permit_until_its_end() {
     let (engine, _) = Engine::compile(&plan, &mut lasting, Some(takes.clone()));
     let trace = TraceId::parse(b"0af7651916cd43dd8048eb211c80319c").unwrap();
     let take = |engine: &Engine, request: Request<'_>| engine.capture(&request, &HeaderMap::new(), true, trace);
+    assert_eq!(take(&engine, get("/cart")), None, "it has no permit yet");
+    lasting.permits.values().for_each(|permits| permits.store(1, std::sync::atomic::Ordering::Relaxed));
     assert_eq!(take(&engine, get("/other")), None);
     assert_eq!(take(&engine, Request { side: Mode::Inbound, ..get("/cart") }), None);
     assert_eq!(take(&engine, Request { now: 100, ..get("/cart") }), None);
