@@ -84,6 +84,9 @@ impl<'a> Service<'a> {
     }
 }
 
+/// Service and method of gRPC, as far as they are asked.
+pub(super) type Call = (Option<Box<str>>, Option<Box<str>>);
+
 /// The compiled conditions of one rule; all of them must hold.
 #[derive(Clone, Debug, Default)]
 pub struct Test {
@@ -92,7 +95,7 @@ pub struct Test {
     pub(super) host: Option<HostPattern>,
     pub(super) route: Option<Box<str>>,
     pub(super) headers: Vec<(HeaderName, Option<HeaderValue>)>,
-    pub(super) grpc: Option<(Option<Box<str>>, Option<Box<str>>)>,
+    pub(super) grpc: Option<Call>,
     source: Option<Party>,
     destination: Option<Party>,
     baggage: Vec<(Box<str>, Option<Box<str>>)>,
