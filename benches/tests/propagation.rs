@@ -41,7 +41,7 @@ fn a_hundred_rules_are_asked_without_allocating() {
     let rule = |number: usize| Rule {
         id: Id::new("shop/cart", &number.to_string(), 1),
         match_: Match {
-            method: (number % 2 == 0).then(|| "GET".into()),
+            method: number.is_multiple_of(2).then(|| "GET".into()),
             path: Some(PathMatch { kind: PathKind::Prefix, value: format!("/service{number}/items") }),
             ..Match::default()
         },
