@@ -7,16 +7,18 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Instant;
 
-use http::Request;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use spanmesh_proxy::config::{Propagation, Trust};
+use spanmesh_proto::TraceId;
+use spanmesh_proxy::config::{Match, PathKind, PathMatch, Propagation, Trust};
+use spanmesh_proxy::rules::sampling::{Action, Chain, Engine, Id, Plan, Request, Rule};
 use spanmesh_proxy::trace::context;
-use spanmesh_proxy::trace::propagate::Hop;
 use spanmesh_proxy::trace::propagate::ink::Ink;
-use spanmesh_proxy::trace::sample::Policy;
+use spanmesh_proxy::trace::propagate::{Decision, Hop};
+use spanmesh_proxy::trace::sample::{self, Inputs};
 use spanmesh_proxy::trace::trust::{self, Rules};
 
 #[test]
@@ -34,8 +36,48 @@ fn an_unsampled_w3c_trace_is_read_and_written_without_allocating() {
     assert_eq!(allocations, 0, "allocations in {TIMES} requests");
 }
 
+#[test]
+fn a_hundred_rules_are_asked_without_allocating() {
+    let rule = |number: usize| Rule {
+        id: Id::new("shop/cart", &number.to_string(), 1),
+        match_: Match {
+            method: (number % 2 == 0).then(|| "GET".into()),
+            path: Some(PathMatch { kind: PathKind::Prefix, value: format!("/service{number}/items") }),
+            ..Match::default()
+        },
+        action: Action::Never,
+    };
+    let own = Chain { rules: (0..100).map(rule).collect(), ..Chain::default() };
+    let engine = Engine::new(&Plan { own, ..Plan::default() });
+    let headers = Road::new().request.headers().clone();
+    let path = "/service98/items/7";
+    let request = Request { method: Some(&http::Method::GET), host: "cart.shop", path, ..Request::NOTHING };
+    let decide = || {
+        let inputs = Inputs {
+            trust: Trust::Continue,
+            decision: Decision::Open,
+            trace: TraceId::parse(b"0af7651916cd43dd8448eb211c80319c").unwrap(),
+            ot: None,
+            engine: &engine,
+            request: black_box(&request),
+            headers: black_box(&headers),
+        };
+        assert!(!black_box(sample::decide(&inputs)).sampled);
+    };
+    for _ in 0..WARM {
+        decide();
+    }
+    let (before, began) = (COUNT.with(Cell::get), Instant::now());
+    for _ in 0..TIMES {
+        decide();
+    }
+    let allocations = COUNT.with(Cell::get) - before;
+    println!("{allocations} allocations, {} ns a decision", began.elapsed().as_nanos() / TIMES);
+    assert_eq!(allocations, 0, "allocations in {TIMES} decisions");
+}
+
 struct Road {
-    request: Request<()>,
+    request: http::Request<()>,
     rules: Rules,
     rng: SmallRng,
     ink: Ink,
@@ -43,7 +85,7 @@ struct Road {
 
 impl Road {
     fn new() -> Self {
-        let request = Request::get("http://cart.shop/items?id=7")
+        let request = http::Request::get("http://cart.shop/items?id=7")
             .header("host", "cart.shop")
             .header("user-agent", "curl/8.5.0")
             .header("accept", "*/*")
@@ -56,7 +98,7 @@ impl Road {
             .header("baggage", "user=7")
             .body(())
             .unwrap();
-        let rules = Rules { propagation: Propagation::default(), sampling: Policy::default() };
+        let rules = Rules { propagation: Propagation::default(), sampling: Arc::new(Engine::new(&Plan::default())) };
         Self { request, rules, rng: SmallRng::seed_from_u64(1), ink: Ink::default() }
     }
 
@@ -64,7 +106,7 @@ impl Road {
     fn pass(&mut self) {
         let Self { request, rules, rng, ink } = self;
         let headers = request.headers_mut();
-        let settled = trust::settle(headers, Trust::Continue, rules, || None, rng, ink);
+        let settled = trust::settle(headers, Trust::Continue, rules, &Request::NOTHING, || None, rng, ink);
         let span = context::random_span(rng);
         let hop = Hop { service: "", instance: "", path: "/items", address: ([127, 0, 0, 1], 80).into() };
         assert!(trust::inject(headers, rules, &settled.context, span, &hop, ink).is_empty());

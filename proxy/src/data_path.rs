@@ -65,14 +65,15 @@ pub async fn request(connection: Rc<Connection>, request: Request<Incoming>) -> 
     let client = admission::forwarded(&connection, &mut head);
     connection.withholds(head.expects_continue);
 
-    // 6. The trace that it belongs to, as far as this listener believes it.
-    let (context, span) = trail::settle(&connection, &open, &mut head);
-    if context.sampled {
+    // 6. Where it goes.
+    let way = destination::of(&connection, &head);
+
+    // 7. The trace that it belongs to, as far as this listener believes it, and whether it is kept. A name is looked up then.
+    let (context, span) = trail::settle(&connection, &open, &mut head, way.to());
+    if context.sampled || open.exchange().may_be_kept() {
         open.exchange().called_by(client, head.headers.get(USER_AGENT));
     }
-
-    // 7. Where it goes.
-    let to = match destination::of(&connection, &head).await {
+    let to = match way.found(&connection).await {
         Destination::To(to) => to,
         Destination::Redirect(location) => return finish::redirected(open, &location, &connection),
         Destination::Refuse(flag) => return finish::refused(open, &method, flag, &connection),

@@ -56,20 +56,52 @@ impl To {
     }
 }
 
+/// Where a request goes, as far as that is known without asking anybody.
+pub enum Way {
+    Known(Destination),
+    /// To what the request names itself, which is to be looked up.
+    Named(Authority, Option<u16>),
+}
+
+impl Way {
+    pub fn to(&self) -> Option<&To> {
+        match self {
+            Way::Known(Destination::To(to)) => Some(to),
+            Way::Known(Destination::Redirect(_) | Destination::Refuse(_)) | Way::Named(..) => None,
+        }
+    }
+
+    /// To its end.
+    pub async fn found(self, connection: &Rc<Connection>) -> Destination {
+        match self {
+            Way::Known(destination) => destination,
+            Way::Named(authority, port) => Box::pin(named(connection, &authority, port)).await,
+        }
+    }
+}
+
 /// The destination of a request.
-pub async fn of(connection: &Rc<Connection>, head: &Head) -> Destination {
+pub fn of(connection: &Rc<Connection>, head: &Head) -> Way {
+    match chosen(connection, head) {
+        Ok(destination) => Way::Known(destination),
+        Err((authority, port)) => Way::Named(authority, port),
+    }
+}
+
+/// `Err` is a name to look up, with the port of one that has none.
+fn chosen(connection: &Rc<Connection>, head: &Head) -> Result<Destination, (Authority, Option<u16>)> {
     let listener = &connection.listener;
     let host = head.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
     if listener.https_redirect && !connection.tls.get() {
         return match secure(host, head.path.as_str()) {
-            Some(location) => Destination::Redirect(location),
-            None => Destination::Refuse(Flag::BadRequest),
+            Some(location) => Ok(Destination::Redirect(location)),
+            None => Ok(Destination::Refuse(Flag::BadRequest)),
         };
     }
     if let Upgrade::Tunnel(authority) = &head.upgrade
         && listener.is_forward_proxy()
     {
-        return Box::pin(named(connection, authority, None)).await;
+        return Err((authority.clone(), None));
     }
     let facts = RequestFacts { method: &head.method, host, path: head.path.path(), headers: &head.headers };
     let route = listener.routes.iter().find(|route| route.matches.matches(&facts));
@@ -77,22 +109,23 @@ pub async fn of(connection: &Rc<Connection>, head: &Head) -> Destination {
         && is_for_proxy(head, original)
     {
         let upstream = connection.worker.upstreams.address(original);
-        return Destination::To(To { upstream, route: None, proxy: true });
+        return Ok(Destination::To(To { upstream, route: None, proxy: true }));
     }
     if let Upgrade::Tunnel(_) = head.upgrade {
-        return Destination::Refuse(Flag::Denied);
+        return Ok(Destination::Refuse(Flag::Denied));
     }
     if let Some(route) = route {
-        return Destination::To(To { upstream: route.upstream.clone(), route: Some(route.clone()), proxy: false });
+        let to = To { upstream: route.upstream.clone(), route: Some(route.clone()), proxy: false };
+        return Ok(Destination::To(to));
     }
     if let Some(to) = fallback(connection) {
-        return to;
+        return Ok(to);
     }
     match &head.absolute {
         // In the clear is not what it asked for.
-        Some(target) if listener.is_forward_proxy() && target.is_secure() => Destination::Refuse(Flag::BadRequest),
-        Some(target) if listener.is_forward_proxy() => Box::pin(named(connection, &target.authority, Some(80))).await,
-        _ => Destination::Refuse(Flag::NoRoute),
+        Some(target) if listener.is_forward_proxy() && target.is_secure() => Ok(Destination::Refuse(Flag::BadRequest)),
+        Some(target) if listener.is_forward_proxy() => Err((target.authority.clone(), Some(80))),
+        _ => Ok(Destination::Refuse(Flag::NoRoute)),
     }
 }
 

@@ -26,6 +26,7 @@ use crate::error::Flag;
 use crate::http::client::Made;
 use crate::limit::Limit;
 use crate::meters::Direction;
+use crate::rules::sampling::Tally;
 use crate::trace::context::TraceContext;
 use crate::trace::export;
 use crate::trace::in_flight::Ticket;
@@ -455,6 +456,27 @@ impl Exchange {
         let mut record = self.record.borrow_mut();
         record.trace = Some((context, span));
         record.notes = notes;
+    }
+
+    /// Who decided is counted.
+    pub fn decided(&self, notes: &Notes) {
+        if let Some(reason) = notes.reason {
+            let tally = self.policy.tally();
+            // What somebody forced has come decided.
+            tally.count(reason.seat, reason.kept);
+            if let Some(boost) = reason.boost {
+                tally.count(boost, true);
+            }
+        }
+    }
+
+    /// Some rule may keep it at its end.
+    pub fn may_be_kept(&self) -> bool {
+        self.policy.rules.sampling.keeps()
+    }
+
+    pub fn tally(&self) -> &Tally {
+        self.policy.tally()
     }
 
     pub fn untraced(&self) {

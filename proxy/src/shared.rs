@@ -14,6 +14,7 @@ use crate::system::budget::Budget;
 use crate::system::memory::MemoryWatch;
 use crate::trace::in_flight::InFlight;
 use crate::trace::names::Names;
+use crate::trace::sampler::Sampler;
 
 /// Clones share.
 #[derive(Clone)]
@@ -37,6 +38,9 @@ pub struct Shared {
     /// What reads spans counts the names of a service and not of its workers. A lock, taken once for each name that is
     /// new to a worker.
     pub names: Names,
+    /// Rates are the proxy's and not a worker's, and a capture takes so many traces in all. Workers count for themselves
+    /// and read thresholds, a relaxed load a request; a permit is one atomic, written when a trace is captured.
+    pub sampler: Sampler,
 }
 
 impl Shared {
@@ -51,6 +55,7 @@ impl Shared {
             clients: Clients::default(),
             in_flight,
             names: Names::default(),
+            sampler: Sampler::default(),
         }
     }
 

@@ -12,5 +12,6 @@ pub mod names;
 pub mod propagate;
 pub mod redact;
 pub mod sample;
+pub mod sampler;
 pub mod span;
 pub mod trust;

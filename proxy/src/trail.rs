@@ -9,15 +9,19 @@ use spanmesh_proto::SpanId;
 
 use crate::config::{AnswerTrace, Mode, Trust};
 use crate::connection::Connection;
+use crate::destination::To;
 use crate::exchange::{Exchange, Open};
 use crate::http::headers::{Head, Upgrade};
+use crate::rules::sampling::{Request, Service};
 use crate::rules::untraced::{self, Facts};
+use crate::trace::attributes::rpc_method;
 use crate::trace::context::{self, TraceContext};
 use crate::trace::propagate::{Hop, baggage, text};
 use crate::trace::trust;
+use crate::worker::Worker;
 
 /// The trace that a request belongs to, and the span that it has here.
-pub fn settle(connection: &Rc<Connection>, open: &Open, head: &mut Head) -> (TraceContext, SpanId) {
+pub fn settle(connection: &Rc<Connection>, open: &Open, head: &mut Head, to: Option<&To>) -> (TraceContext, SpanId) {
     let (worker, listener) = (&connection.worker, &connection.listener);
     let trust = listener.trust_in(connection.peer.ip());
     // What an application sends may come from what it works on.
@@ -25,15 +29,46 @@ pub fn settle(connection: &Rc<Connection>, open: &Open, head: &mut Head) -> (Tra
         (Mode::Outbound, Some(in_flight)) => Some(in_flight.origin(open.exchange().opened())),
         _ => None,
     };
+    let exchange = open.exchange();
+    let rules = &exchange.policy().rules;
     let (settled, span) = {
         let (mut rng, mut ink) = (worker.rng.borrow_mut(), worker.ink.borrow_mut());
-        let settled =
-            trust::settle(&mut head.headers, trust, &open.exchange().policy().rules, origin, &mut *rng, &mut ink);
+        let mut services = worker.templates.borrow_mut();
+        let path = head.path.path();
+        // What a service is not known to have is no operation, or strangers would make up as many as they like.
+        let known = to.filter(|_| rules.sampling.adapts()).and_then(|to| services.get_mut(&to.upstream.name));
+        let template = known.and_then(|known| match exchange.is_grpc() {
+            true => rpc_method(path).filter(|method| known.method(method, false, |_| false)),
+            false => known.find(path, false, |_| false),
+        });
+        let host = head.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let own = Service { name: &worker.node.service, namespace: &worker.node.namespace };
+        let own = Some(own).filter(|own| !own.name.is_empty());
+        let (source, destination) = match listener.mode {
+            Mode::Inbound => (None, own),
+            Mode::Outbound | Mode::Gateway => (own, called(worker, rules.sampling.has_destinations(), to, host)),
+        };
+        let request = Request {
+            side: listener.mode,
+            method: Some(&head.method),
+            host,
+            path,
+            route: to.and_then(|to| to.route.as_deref()).map(|route| route.name.as_str()),
+            grpc: exchange.is_grpc(),
+            source,
+            destination,
+            template,
+            now: worker.clock.unix_nanos(exchange.opened()),
+        };
+        let settled = trust::settle(&mut head.headers, trust, rules, &request, origin, &mut *rng, &mut ink);
         (settled, context::random_span(&mut *rng))
     };
     worker.meters.settled(&settled);
-    let (context, span) = if_traced(open.exchange(), head, settled.context, span);
-    open.exchange().traced(context, span, settled.notes);
+    let (context, span) = if_traced(exchange, head, settled.context, span);
+    if !exchange.is_untraced() {
+        exchange.decided(&settled.notes);
+    }
+    exchange.traced(context, span, settled.notes);
     if context.sampled && !open.exchange().is_untraced() {
         open.exchange().asked(&head.headers);
     }
@@ -43,14 +78,37 @@ pub fn settle(connection: &Rc<Connection>, open: &Open, head: &mut Head) -> (Tra
     (context, span)
 }
 
+/// The service that a request is for, as far as anybody asks.
+fn called<'a>(worker: &'a Worker, asked: bool, to: Option<&To>, host: &'a str) -> Option<Service<'a>> {
+    let calls = worker.shared.sampler.calls();
+    if !asked && calls.is_none() {
+        return None;
+    }
+    let configured = to.and_then(|to| worker.services.get(&*to.upstream.name));
+    let service = match configured {
+        Some(name) => Service::parse(name),
+        None => Service::of_host(host, &worker.node.namespace),
+    }?;
+    if let Some(calls) = calls {
+        worker.callees.borrow_mut().called(service, calls);
+    }
+    Some(service)
+}
+
 /// Bytes tell of no trace: one begins here, and is kept as the policy has it for any other.
 pub fn begin(open: &Open) {
     let exchange = open.exchange();
     let worker = &exchange.connection().worker;
     let (mut rng, mut ink) = (worker.rng.borrow_mut(), worker.ink.borrow_mut());
     let rules = &exchange.policy().rules;
-    let settled = trust::settle(&mut HeaderMap::new(), Trust::Ignore, rules, || None, &mut *rng, &mut ink);
+    let request = Request {
+        side: exchange.connection().listener.mode,
+        now: worker.clock.unix_nanos(exchange.opened()),
+        ..Request::NOTHING
+    };
+    let settled = trust::settle(&mut HeaderMap::new(), Trust::Ignore, rules, &request, || None, &mut *rng, &mut ink);
     let notes = trust::Notes { request_id: None, ..settled.notes };
+    exchange.decided(&notes);
     exchange.traced(settled.context, context::random_span(&mut *rng), notes);
 }
 

@@ -1,6 +1,7 @@
 //! One worker: a thread with a runtime of its own, which accepts connections and carries them to their end. It owns its
 //! listeners' sockets, its upstream connections, its numbers and its spans; a request never leaves it.
 
+pub mod callees;
 pub mod listener;
 mod names;
 pub mod policy;
@@ -8,7 +9,7 @@ pub mod run;
 pub mod upstreams;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
@@ -34,6 +35,7 @@ use crate::trace::clock::Clock;
 use crate::trace::export::SpanBuffer;
 use crate::trace::in_flight::InFlight;
 use crate::trace::propagate::ink::Ink;
+use crate::worker::callees::Callees;
 
 pub struct Worker {
     pub limits: Limits,
@@ -66,6 +68,10 @@ pub struct Worker {
     pub interim: Duration,
     /// What paths look like, by the upstream that they are asked of.
     pub templates: RefCell<BTreeMap<Rc<str>, Templates>>,
+    /// The services that upstreams are, by their names, where the configuration says.
+    pub services: HashMap<String, String>,
+    /// Services that the control plane was told of.
+    pub callees: RefCell<Callees>,
     /// Whom this proxy speaks for.
     pub node: Node,
     /// Where this proxy itself listens.

@@ -69,10 +69,14 @@ async fn serve(background: Background, ready: SyncSender<Result<Bound, StartErro
 fn be_pushed(parts: &Parts, control_plane: &ControlPlane, publisher: Publisher) -> Result<(), StartError> {
     let settings = pushed::settings(&parts.config, control_plane)?;
     let changes = parts.exporter.as_ref().map(Exporter::changes);
-    let road = Pushing { publisher, config: parts.config.clone(), changes, before: None };
-    let (_, services) = mpsc::channel(1);
-    let (_, captured) = mpsc::channel(1);
-    let news = News { services, captured };
+    let sampler = parts.shared.sampler.clone();
+    // There is one client.
+    let nobody = || StartError::System(io::Error::other("the control plane is followed twice"));
+    let news = News {
+        services: sampler.called().ok_or_else(nobody)?,
+        captured: sampler.captured().ok_or_else(nobody)?,
+    };
+    let road = Pushing::new(publisher, parts.config.clone(), changes, sampler);
     tokio::spawn(client::follow(settings, road, news, parts.registry.clone()));
     Ok(())
 }
@@ -99,7 +103,7 @@ async fn start(background: Background) -> Result<(Serving, Bound), StartError> {
     let mut sockets = Sockets::open(&parts.config, workers)?;
     let (bound, own) = (sockets.bound(), sockets.own());
     let lists = std::mem::take(&mut sockets.workers);
-    let publisher = Publisher::new(parts.config.clone(), parts.manner.clone());
+    let publisher = Publisher::new(parts.config.clone(), parts.manner.clone(), parts.shared.sampler.clone());
     let mut workers =
         Workers::spawn(&parts, &publisher, lists, &own, &addresses, workers).map_err(StartError::System)?;
     let servers =
@@ -112,6 +116,7 @@ async fn start(background: Background) -> Result<(Serving, Bound), StartError> {
     let (tell, taken) = mpsc::channel(1);
     let offer = Offer::start(&parts, &sockets.copies, tell);
     watches(&mut parts);
+    tokio::spawn(parts.shared.sampler.clone().run(parts.registry.shared()));
     match &parts.config.control_plane {
         None => drop(tokio::spawn(follow(publisher, source, parts.registry.clone()))),
         Some(control_plane) => be_pushed(&parts, control_plane, publisher)?,

@@ -7,20 +7,25 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::config::{Config, Problem, Source};
+use crate::rules::sampling::Plan;
 use crate::telemetry::metrics::{Registry, family};
 use crate::trace::manner::Manner;
+use crate::trace::sampler::Sampler;
 use crate::worker::policy::Policies;
 
 /// Sends policies to the workers, and lets old ones go in this thread.
 pub struct Publisher {
     sender: watch::Sender<Arc<Policies>>,
+    sampler: Sampler,
     /// Old ones that requests may still hold.
     retired: Vec<Arc<Policies>>,
 }
 
 impl Publisher {
-    pub fn new(config: Arc<Config>, manner: Arc<Manner>) -> Self {
-        Self { sender: watch::Sender::new(Arc::new(Policies::new(config, manner))), retired: Vec::new() }
+    pub fn new(config: Arc<Config>, manner: Arc<Manner>, sampler: Sampler) -> Self {
+        let plan = Plan::from(&config.policy.sampling);
+        let policies = policies(config, manner, &plan, &sampler);
+        Self { sender: watch::Sender::new(Arc::new(policies)), sampler, retired: Vec::new() }
     }
 
     pub fn manner(&self) -> Arc<Manner> {
@@ -31,8 +36,9 @@ impl Publisher {
         self.sender.subscribe()
     }
 
-    pub fn publish(&mut self, config: Config, manner: Arc<Manner>) {
-        let old = self.sender.send_replace(Arc::new(Policies::new(Arc::new(config), manner)));
+    pub fn publish(&mut self, config: Config, manner: Arc<Manner>, plan: &Plan) {
+        let policies = policies(Arc::new(config), manner, plan, &self.sampler);
+        let old = self.sender.send_replace(Arc::new(policies));
         self.retired.push(old);
     }
 
@@ -42,6 +48,15 @@ impl Publisher {
         let more = self.retired.len().saturating_sub(RETIRED);
         self.retired.drain(..more);
     }
+}
+
+/// A rule that cannot be used was refused when it was read.
+fn policies(config: Arc<Config>, manner: Arc<Manner>, plan: &Plan, sampler: &Sampler) -> Policies {
+    let (engine, refused) = sampler.engine(plan);
+    for refused in refused {
+        tracing::warn!("the sampling rule {} is left out: {}", refused.rule, refused.reason);
+    }
+    Policies::with(config, manner, engine)
 }
 
 /// Runs until dropped. Without a file it only keeps the workers' channel open.
@@ -67,7 +82,8 @@ pub async fn follow(mut publisher: Publisher, source: Option<Source>, registry: 
                 if !adopted.changed {
                     continue;
                 }
-                publisher.publish(adopted.config, running.manner());
+                let plan = Plan::from(&adopted.config.policy.sampling);
+                publisher.publish(adopted.config, running.manner(), &plan);
                 tracing::info!("{file}: the policy was replaced");
                 "replaced"
             }
@@ -131,9 +147,9 @@ mod tests {
     fn an_old_policy_goes_when_the_last_request_has_let_go_of_it() {
         let yaml = "version: 1\nrole: standalone\nlisteners:\n- {name: in, mode: outbound, address: '127.0.0.1:1'}\n";
         let config = crate::config::parse(yaml, "test.yaml", std::iter::empty()).unwrap();
-        let mut publisher = Publisher::new(Arc::new(config.clone()), Arc::default());
+        let mut publisher = Publisher::new(Arc::new(config.clone()), Arc::default(), Sampler::default());
         let held = publisher.sender.borrow().held("in");
-        publisher.publish(config.clone(), Arc::default());
+        publisher.publish(config.clone(), Arc::default(), &Plan::default());
         publisher.forget();
         assert_eq!(publisher.retired.len(), 1, "a request holds it");
         drop(held);

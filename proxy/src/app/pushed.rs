@@ -2,6 +2,7 @@
 //! spans, and the destinations of these.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use spanmesh_proto::v1;
 
@@ -11,15 +12,21 @@ use crate::config::pushed::Pushed;
 use crate::config::{Config, ControlPlane, Mode, Policy};
 use crate::discovery::Snapshot;
 use crate::discovery::client::{Road, Settings};
+use crate::rules::sampling::plan::{self, Id};
+use crate::rules::sampling::RuleCount;
 use crate::trace::export::Changes;
+use crate::trace::sampler::Sampler;
 
 pub struct Pushing {
-    pub publisher: Publisher,
+    publisher: Publisher,
     /// As the file has it.
-    pub config: Arc<Config>,
-    pub changes: Option<Changes>,
+    config: Arc<Config>,
+    changes: Option<Changes>,
+    sampler: Sampler,
     /// What was applied last.
-    pub before: Option<Pushed>,
+    before: Option<Pushed>,
+    thresholds: Vec<plan::Pushed>,
+    reported: Instant,
 }
 
 impl Road for Pushing {
@@ -45,18 +52,58 @@ impl Road for Pushing {
             self.send_to(&config.policy);
         }
         self.before = pushed;
-        self.publisher.publish(config, manner);
+        self.publisher.publish(config, manner, &plan);
         self.publisher.forget();
+        if self.thresholds != thresholds {
+            self.sampler.thresholds(thresholds.clone());
+            self.thresholds = thresholds;
+        }
     }
 
     fn report(&mut self) -> v1::Report {
-        v1::Report::default()
+        let counts = self.sampler.counts();
+        let held = |id: &Id, operation: &str| {
+            let of_rule = self.thresholds.iter().filter(|held| *held.policy == *id.policy && *held.rule == *id.rule);
+            let named = of_rule.clone().find(|held| held.operation == operation);
+            named.or_else(|| of_rule.clone().find(|held| held.operation.is_empty())).map(|held| held.threshold.number())
+        };
+        let rule = |count: &RuleCount| v1::RuleCount {
+            policy: count.id.policy.to_string(),
+            rule: count.id.rule.to_string(),
+            operation: count.operation.clone(),
+            seen: count.seen,
+            kept: count.kept,
+            held: held(&count.id, &count.operation),
+        };
+        let window = self.reported.elapsed().as_millis();
+        self.reported = Instant::now();
+        v1::Report {
+            window: u32::try_from(window).unwrap_or(u32::MAX),
+            rules: counts.rules.iter().map(rule).collect(),
+            arrived_kept: counts.arrived_kept,
+            arrived_dropped: counts.arrived_dropped,
+            unruled: counts.unruled,
+            spans: counts.spans,
+            guard: counts.guard,
+            ..v1::Report::default()
+        }
     }
 
-    fn permit(&mut self, _capture: &str) {}
+    fn permit(&mut self, capture: &str) {
+        self.sampler.permit(capture);
+    }
+
+    fn lost(&mut self) {
+        self.sampler.revoke();
+    }
 }
 
 impl Pushing {
+    pub fn new(publisher: Publisher, config: Arc<Config>, changes: Option<Changes>, sampler: Sampler) -> Self {
+        let reported = Instant::now();
+        Self { publisher, config, changes, sampler, before: None, thresholds: Vec::new(), reported }
+    }
+
     fn changed<T: PartialEq>(&self, part: impl Fn(&Pushed) -> T, now: &Option<Pushed>) -> bool {
         self.before.as_ref().map(&part) != now.as_ref().map(&part)
     }

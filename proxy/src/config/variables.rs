@@ -244,7 +244,7 @@ mod tests {
             ("SPANMESH_LISTENERS__3__ADRESS", "did you mean `SPANMESH_LISTENERS__0__ADDRESS`?"),
             ("SPANMESH_WORKERS__0", "names no field"),
             ("SPANMESH_LISTENERS__IN__ADDRESS", "names no field"),
-            ("SPANMESH_CONTROL_PLANE__ADDRESSES", "is not in this version"),
+            ("SPANMESH_IDENTITY__X", "is not in this version"),
             ("SPANMESH_", "names no field"),
             ("SPANMESH_LISTENERS__4__ADDRESS", "the list has 0 items"),
             ("SPANMESH_LISTENERS__99999999999999999999__ADDRESS", "names no field"),

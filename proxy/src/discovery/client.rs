@@ -27,6 +27,7 @@ use tonic::Streaming;
 use super::held::{Held, KINDS};
 use super::read::Snapshot;
 use super::store;
+use crate::rules::sampling::Captured;
 use crate::telemetry::metrics::{AnyThread, Gauge, Registry, family};
 use crate::trace::export::dial::{self, Dial};
 use crate::trace::export::retry::Failure;
@@ -54,13 +55,16 @@ pub trait Road: Send {
 
     /// A capture may keep one more trace.
     fn permit(&mut self, capture: &str);
+
+    /// The stream has ended, and permits with it.
+    fn lost(&mut self);
 }
 
 /// What the rest of the proxy tells it.
 pub struct News {
     /// Services that were called for the first time, as `service.namespace`.
     pub services: mpsc::Receiver<String>,
-    pub captured: mpsc::Receiver<v1::Captured>,
+    pub captured: mpsc::Receiver<Captured>,
 }
 
 /// Runs until dropped.
@@ -74,6 +78,7 @@ pub async fn follow(settings: Settings, mut road: impl Road, mut news: News, reg
         let before = client.pushes;
         let outcome = client.converse(place % count, &mut road, &mut news).await;
         client.connected.set(0);
+        road.lost();
         if client.pushes > before {
             pause.reset();
         }
@@ -197,7 +202,9 @@ impl Client {
                     }
                     From::Interest(v1::Interest { services: vec![service] })
                 }
-                Some(captured) = news.captured.recv() => From::Captured(captured),
+                Some(Captured { capture, trace, .. }) = news.captured.recv() => {
+                    From::Captured(v1::Captured { capture: capture.to_string(), trace: trace.to_bytes().to_vec() })
+                }
                 _ = next_report.tick() => {
                     let report = road.report();
                     From::Report(v1::Report { version: self.held.version, unknown: self.held.unknown.clone(), ..report })

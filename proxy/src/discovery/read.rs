@@ -109,7 +109,11 @@ pub fn decode(
             let (message, is_partial) = message::<v1::Capture>(body)?;
             let match_ = message.r#match.as_ref().map(pushed::matches).transpose()?.unwrap_or_default();
             let sides = message.sides.iter().map(|side| mode(side)).collect::<Result<_, _>>()?;
-            let until = u64::try_from(message.until).unwrap_or_default().saturating_mul(NANOS_PER_MILLISECOND);
+            // Without an end it is taken away when it is over.
+            let until = match u64::try_from(message.until).unwrap_or_default() {
+                0 => u64::MAX,
+                milliseconds => milliseconds.saturating_mul(NANOS_PER_MILLISECOND),
+            };
             let capture = Capture { name: name.into(), generation: message.generation, match_, until, sides };
             Ok((Decoded::Capture(Box::new(capture)), is_partial))
         }

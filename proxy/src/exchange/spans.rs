@@ -7,10 +7,12 @@ use tokio::time::Instant;
 
 use super::{Attempt, Exchange, Record};
 use crate::config::Mode;
-use crate::error::Flag;
+use crate::error::{Fault, Flag};
+use crate::rules::sampling::{Ended, Kept};
 use crate::trace::attributes::rpc_method;
 use crate::trace::context::{self, TraceContext};
 use crate::trace::custom;
+use crate::trace::sample::{self, By};
 use crate::trace::span::{Batch, Cause, Kind, Origin, Protocol, Report, RouteSource, Side, Span, Times, Words, micros};
 use crate::trace::trust::Notes;
 
@@ -53,12 +55,20 @@ pub(super) fn write(exchange: &Exchange, record: &Record, flag: Flag, ended: Ins
     let (context, id) = trace;
     let connection = &exchange.connection;
     let worker = &connection.worker;
-    if !is_made(exchange, record) {
+    let sampled = is_made(exchange, record);
+    let kept = kept(exchange, record, flag, ended);
+    if !sampled && kept.is_none() {
+        if exchange.policy.rules.sampling.adapts() {
+            learn(exchange, record);
+        }
         return;
     }
     let mode = connection.listener.mode;
     worker.spans.write(&exchange.policy().manner, |batch| {
         let base = base(exchange, record, trace, (flag, ended), batch);
+        let origin = told(exchange, record, kept.filter(|_| !sampled), base.context, batch);
+        let state = state(record, kept, sampled, origin.state, batch);
+        let base = Span { context: Origin { state, ..origin }, ..base };
         let attempts = if mode == Mode::Inbound { 0 } else { record.attempts.len() };
         let mut made = 0;
         let report = |(at, sent, received): &(Instant, u64, u64)| Report {
@@ -99,8 +109,93 @@ pub(super) fn write(exchange: &Exchange, record: &Record, flag: Flag, ended: Ins
             batch.push(Span { kind: Kind::Client, protocol: None, peer: base.server, ..base });
             made += 1;
         }
+        exchange.tally().spans(made.into());
         made
     });
+}
+
+/// What the rules for the end of a request say of it.
+fn kept(exchange: &Exchange, record: &Record, flag: Flag, ended: Instant) -> Option<Kept> {
+    let engine = &exchange.policy.rules.sampling;
+    let (worker, reason) = (&exchange.connection.worker, record.notes.reason?);
+    if !engine.keeps() || record.untraced || record.request.is_none() || !worker.spans.is_on() {
+        return None;
+    }
+    let kind = if exchange.connection.listener.mode == Mode::Outbound { Kind::Client } else { Kind::Server };
+    let status = record.status.map(|status| status.as_u16());
+    let grpc_error = record.grpc.is_some_and(|grpc| {
+        exchange.policy().manner.failures.has(kind, grpc.status.unwrap_or(if flag == Flag::Ok { 0 } else { UNKNOWN }))
+    });
+    let broke = matches!(flag.meaning().fault, Fault::Proxy | Fault::Upstream);
+    let least = if kind == Kind::Client { 400 } else { 500 };
+    let http_error = record.grpc.is_none() && status.map_or(broke, |status| status >= least || status < 400 && broke);
+    let sampled = record.trace.is_some_and(|(context, _)| context.sampled);
+    let kept = engine.keep(
+        &Ended {
+            status,
+            grpc_error,
+            error: grpc_error || http_error,
+            flag,
+            took: ended.duration_since(exchange.opened),
+            retries: u32::try_from(record.attempts.len().saturating_sub(1)).unwrap_or(u32::MAX),
+            randomness: reason.randomness,
+            sampled,
+            now: worker.clock.unix_nanos(ended),
+        },
+        reason.chain,
+    )?;
+    exchange.tally().count(kept.seat, !sampled);
+    Some(kept)
+}
+
+/// Who decided, and by what rule.
+fn told(exchange: &Exchange, record: &Record, kept: Option<Kept>, context: Origin, batch: &mut Batch) -> Origin {
+    let Some(reason) = record.notes.reason else { return context };
+    let (seat, trigger) = match (kept, reason.boost) {
+        (Some(kept), _) => (kept.seat, Some(kept.trigger)),
+        (None, Some(boost)) => (boost, None),
+        (None, None) => (reason.seat, None),
+    };
+    let decided = if trigger.is_some() { Some(By::Trigger) } else { context.decided };
+    match exchange.policy.rules.sampling.id(seat) {
+        Some(id) => Origin {
+            decided,
+            trigger,
+            policy: batch.word(id.policy.as_bytes(), ID),
+            rule: batch.word(id.rule.as_bytes(), ID),
+            generation: id.generation,
+            ..context
+        },
+        None if decided == Some(By::Head) => Origin { policy: batch.word(b"default", ID), ..context },
+        None => context,
+    }
+}
+
+/// The tracestate of a span that a rule for the end of a request is for: it counts as such requests are kept, and whoever was
+/// kept before may count for more than itself no longer.
+fn state(record: &Record, kept: Option<Kept>, sampled: bool, before: Words, batch: &mut Batch) -> Words {
+    let (Some(kept), Some(reason)) = (kept, record.notes.reason) else { return before };
+    let member = match (&record.notes.state, sampled) {
+        (Some(state), true) => sample::lowered(state, kept.threshold),
+        (None, true) => return before,
+        (_, false) => {
+            let threshold = kept.threshold.map(|threshold| format!("th:{}", threshold.digits()));
+            let randomness = reason.stated.then(|| format!("rv:{:014x}", reason.randomness));
+            let parts: Vec<String> = threshold.into_iter().chain(randomness).collect();
+            if parts.is_empty() { None } else { Some(format!("ot={}", parts.join(";"))) }
+        }
+    };
+    member.map_or(Words::default(), |state| batch.word(state.as_bytes(), usize::MAX))
+}
+
+/// What a request teaches of its service's operations, though nothing is told of it.
+fn learn(exchange: &Exchange, record: &Record) {
+    match record.grpc {
+        Some(grpc) => {
+            names_method(exchange, record, grpc.status);
+        }
+        None => with_route(exchange, record, |_| ()),
+    }
 }
 
 /// The request as this side received it.
@@ -167,13 +262,18 @@ fn base(
 /// The template of a path: as its route has it, else as its like have taught. What was refused teaches nothing, or a
 /// stranger who tries paths would use the room up.
 fn route(exchange: &Exchange, record: &Record, batch: &mut Batch) -> (Words, Option<RouteSource>) {
+    with_route(exchange, record, |route| match route {
+        Some((template, source)) => (batch.word(template.as_bytes(), PATH), Some(source)),
+        None => (Words::default(), None),
+    })
+}
+
+fn with_route<T>(exchange: &Exchange, record: &Record, tell: impl FnOnce(Option<(&str, RouteSource)>) -> T) -> T {
     if let Some(template) = &record.template {
-        return (batch.word(template.as_bytes(), PATH), Some(RouteSource::Configured));
+        return tell(Some((template, RouteSource::Configured)));
     }
     let path = record.request.as_ref().and_then(|request| request.path.as_ref());
-    let (Some(path), Some(upstream)) = (path, &record.upstream) else {
-        return (Words::default(), None);
-    };
+    let (Some(path), Some(upstream)) = (path, &record.upstream) else { return tell(None) };
     let names = &exchange.connection.worker.shared.names;
     let mut services = exchange.connection.worker.templates.borrow_mut();
     let known = record.status.is_some_and(|status| status.as_u16() < 400);
@@ -182,10 +282,7 @@ fn route(exchange: &Exchange, record: &Record, batch: &mut Batch) -> (Words, Opt
         Some(templates) => templates.find(path.path(), known, admit),
         None => services.entry(upstream.clone()).or_default().find(path.path(), known, admit),
     };
-    match found {
-        Some(template) => (batch.word(template.as_bytes(), PATH), Some(RouteSource::Learned)),
-        None => (Words::default(), None),
-    }
+    tell(found.map(|template| (template, RouteSource::Learned)))
 }
 
 /// Whether a method of gRPC is one that its service may have names of. An application calls what somebody has written; what
@@ -223,6 +320,10 @@ fn origin(notes: &Notes, batch: &mut Batch) -> Origin {
             Some(state) => batch.whole(state.as_bytes(), STATE),
             None => Words::default(),
         },
+        policy: Words::default(),
+        rule: Words::default(),
+        generation: 0,
+        trigger: None,
     }
 }
 
@@ -291,5 +392,7 @@ const QUERY: usize = 1024;
 const AGENT: usize = 256;
 const ID: usize = 256;
 const STATE: usize = 4096;
+/// gRPC's, of what ended without a status.
+const UNKNOWN: u32 = 2;
 /// gRPC's: nobody knows the method.
 const UNIMPLEMENTED: u32 = 12;

@@ -104,7 +104,7 @@ impl Proxy {
         let plan = Plan {
             workers: 1,
             shared: Shared::new(MemoryWatch::new(), 0, config.limits.pipe_bytes),
-            policies: watch::channel(Arc::new(Policies::new(config.clone(), Arc::default()))).1,
+            policies: watch::channel(Arc::new(Policies::new(config.clone()))).1,
             config,
             sockets: Vec::new(),
             own: Vec::new(),

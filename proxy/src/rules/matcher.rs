@@ -112,14 +112,14 @@ pub fn host_of(authority: &str) -> &str {
 }
 
 #[derive(Clone, Debug)]
-enum HostPattern {
+pub(super) enum HostPattern {
     Exact(String),
     /// The suffix with its leading dot.
     Below(String),
 }
 
 impl HostPattern {
-    fn compile(field: &'static str, text: &str) -> Result<HostPattern, PatternError> {
+    pub(super) fn compile(field: &'static str, text: &str) -> Result<HostPattern, PatternError> {
         let (name, wildcard) = match text.strip_prefix("*.") {
             Some(suffix) => (suffix, true),
             None => (text, false),
@@ -146,7 +146,7 @@ impl HostPattern {
         Err(fail(field, text, problem))
     }
 
-    fn matches(&self, authority: &str) -> bool {
+    pub(super) fn matches(&self, authority: &str) -> bool {
         let host = host_of(authority);
         match self {
             HostPattern::Exact(name) => host.eq_ignore_ascii_case(name),
@@ -159,7 +159,7 @@ impl HostPattern {
     }
 }
 
-fn compile_method(text: &str) -> Result<Method, PatternError> {
+pub(super) fn compile_method(text: &str) -> Result<Method, PatternError> {
     let method = Method::from_bytes(text.as_bytes()).map_err(|_| fail("method", text, METHOD_TOKEN))?;
     // Methods are case-sensitive (RFC 9110 §9.1): `get` is legal, matches nothing, and is always a slip.
     match text.bytes().any(|byte| byte.is_ascii_lowercase()) {

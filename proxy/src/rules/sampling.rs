@@ -2,8 +2,23 @@
 //! from the control plane; compiled once, off the road, it is an `Engine`, which a request asks without a lock and
 //! without allocating. `trace/sample` makes the decision of what the engine says; `trace/sampler` keeps the numbers.
 
+mod ask;
+mod bucket;
+mod engine;
+mod index;
+mod keep;
 pub mod plan;
+mod rate;
+mod steward;
+mod tally;
+#[cfg(test)]
+mod tests;
 pub mod threshold;
 
+pub use ask::{Request, Service};
+pub use engine::{Captured, Choice, Engine, Lasting, Refused};
+pub use keep::{Ended, Kept, Trigger};
 pub use plan::{Action, Capture, Chain, Id, Keep, Plan, Pushed, Rule};
+pub use steward::{Counts, RuleCount, Steward};
+pub use tally::{Seat, Tally};
 pub use threshold::Threshold;

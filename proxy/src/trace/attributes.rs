@@ -6,7 +6,6 @@ use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
 use super::propagate::Format;
-use super::sample::By;
 use super::span::{Batch, Cause, Kind, Protocol, Report, RouteSource, Span, Times};
 use super::trust::Inferred;
 use crate::error::{Fault, GrpcStatus};
@@ -249,13 +248,17 @@ impl<'a> Told<'a> {
         let Self { span: Span { context, .. }, batch } = *self;
         if let Some(decided) = context.decided {
             to.text("spanmesh.sampling.decision", decided.name());
-            if decided == By::Head {
-                // A file has one policy and it has one rule.
-                let ruled = batch.manner.as_ref().is_some_and(|manner| manner.ruled);
-                to.text("spanmesh.sampling.policy", if ruled { "file" } else { "default" });
-                if ruled {
-                    to.text("spanmesh.sampling.rule", "head.rules[0]");
+            for (key, words) in [("spanmesh.sampling.policy", context.policy), ("spanmesh.sampling.rule", context.rule)]
+            {
+                if !words.is_empty() {
+                    to.text(key, &batch.text(words));
                 }
+            }
+            if context.generation > 0 {
+                to.int("spanmesh.sampling.generation", i64::try_from(context.generation).unwrap_or(i64::MAX));
+            }
+            if let Some(trigger) = context.trigger {
+                to.text("spanmesh.sampling.trigger", trigger.name());
             }
         }
         if let Some(source) = context.source {

@@ -13,8 +13,6 @@ pub struct Manner {
     pub redactor: Redactor,
     pub custom: Custom,
     pub failures: Failures,
-    /// There is a rule for traces that begin here.
-    pub ruled: bool,
 }
 
 /// Statuses of gRPC that are an error of each side, a bit for each.
@@ -26,12 +24,7 @@ pub struct Failures {
 
 impl Manner {
     pub fn new(policy: &config::Policy, redactor: Redactor) -> Self {
-        Self {
-            redactor,
-            custom: Custom::new(&policy.attributes),
-            failures: Failures::new(&policy.grpc_errors),
-            ruled: !policy.sampling.head.rules.is_empty(),
-        }
+        Self { redactor, custom: Custom::new(&policy.attributes), failures: Failures::new(&policy.grpc_errors) }
     }
 
     /// Takes secrets out of a batch.

@@ -2,56 +2,16 @@
 //! are recorded in its exchange; this decides what becomes of them, and what the next hop is told.
 //! Thresholds as OpenTelemetry has them in tracestate: a trace is kept if its randomness R reaches the threshold T.
 
+use http::{HeaderMap, HeaderValue};
 use spanmesh_proto::TraceId;
 
 use super::propagate::Decision;
 use super::propagate::text;
-use crate::config::{ParentDecision, Sampling, SamplingAction, Trust};
+use crate::config::{ParentDecision, Trust};
+use crate::rules::sampling::threshold::{self, DIGITS, MAX};
+use crate::rules::sampling::{Choice, Engine, Request, Seat};
 
-/// Which traces are kept.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Policy {
-    /// As its caller decided; the other where there is no decision.
-    Parent(Head),
-    /// Whatever the caller decided.
-    Head(Head),
-}
-
-/// Which new traces are kept.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Head {
-    Always,
-    Never,
-    Probability(Threshold),
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        Self::Parent(Head::Always)
-    }
-}
-
-impl From<&Sampling> for Policy {
-    fn from(written: &Sampling) -> Self {
-        let head = match written.head.rules.first().map(|rule| rule.action) {
-            // Rates are not followed yet.
-            None | Some(SamplingAction::Always | SamplingAction::RateLimit(_) | SamplingAction::Adaptive(_)) => {
-                Head::Always
-            }
-            Some(SamplingAction::Never) => Head::Never,
-            // What is no probability was refused where it was read.
-            Some(SamplingAction::Probability(part)) => Threshold::of(part).map_or(Head::Never, Head::Probability),
-        };
-        match written.parent {
-            ParentDecision::Respect => Self::Parent(head),
-            ParentDecision::Ignore => Self::Head(head),
-        }
-    }
-}
-
-/// 56 bits: how many of all traces are dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Threshold(u64);
+pub use crate::rules::sampling::Threshold;
 
 /// All that a decision hangs on.
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +22,9 @@ pub struct Inputs<'a> {
     pub trace: TraceId,
     /// OpenTelemetry's member of tracestate, where the trace goes on with it.
     pub ot: Option<&'a str>,
-    pub policy: Policy,
+    pub engine: &'a Engine,
+    pub request: &'a Request<'a>,
+    pub headers: &'a HeaderMap,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -70,6 +32,22 @@ pub struct Verdict {
     pub sampled: bool,
     pub by: By,
     pub threshold: Told,
+    pub reason: Reason,
+}
+
+/// What a decision rests on, for whoever counts it, tells it, or asks again at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// The rule that decided, and whether it kept the trace by itself.
+    pub seat: Seat,
+    pub kept: bool,
+    /// The boost that kept it instead.
+    pub boost: Option<Seat>,
+    /// The chain of where the request goes.
+    pub chain: Option<u16>,
+    pub randomness: u64,
+    /// The randomness is the root's and not the trace's.
+    pub stated: bool,
 }
 
 /// Who decided: as `spanmesh.sampling.decision` has it.
@@ -78,6 +56,10 @@ pub enum By {
     Head,
     Context,
     Forced,
+    /// A boost, against what was decided before.
+    Boost,
+    /// What became of the request.
+    Trigger,
 }
 
 impl By {
@@ -86,6 +68,8 @@ impl By {
             Self::Head => "head",
             Self::Context => "context",
             Self::Forced => "forced",
+            Self::Boost => "boost",
+            Self::Trigger => "trigger",
         }
     }
 }
@@ -100,63 +84,70 @@ pub enum Told {
 }
 
 pub fn decide(inputs: &Inputs<'_>) -> Verdict {
+    let Inputs { engine, request, headers, .. } = *inputs;
     let ot = inputs.ot.map(Ot::parse).unwrap_or_default();
     let randomness = ot.rv.unwrap_or_else(|| text::trace_number(inputs.trace) as u64 & MAX);
+    let chain = engine.chain(request);
     let believed = match inputs.trust {
         Trust::Continue => inputs.decision,
         Trust::Downgrade | Trust::Restart | Trust::Ignore => Decision::Open,
     };
-    let (sampled, by) = match (inputs.policy, believed) {
+    let is_believed = inputs.trust == Trust::Continue;
+    let reason = Reason { seat: Seat::ARRIVED, kept: false, boost: None, chain, randomness, stated: ot.rv.is_some() };
+    let boost = || engine.boost(request, headers, is_believed, chain);
+    let (sampled, by) = match (engine.parent(), believed) {
         (_, Decision::Debug) => (true, By::Forced),
-        (Policy::Parent(_), Decision::Accept) => (true, By::Context),
-        (Policy::Parent(_), Decision::Deny) => (false, By::Context),
-        (Policy::Parent(head), Decision::Open) | (Policy::Head(head), _) => return begin(head, randomness, &ot),
+        (ParentDecision::Respect, Decision::Accept) => (true, By::Context),
+        (ParentDecision::Respect, Decision::Deny) => {
+            let guarded = engine.guarded();
+            let kept =
+                |choice: &Choice| choice.threshold.is_some_and(|threshold| threshold.max(guarded).keeps(randomness));
+            if let Some(choice) = boost().filter(kept) {
+                // Of a trace that begins in its middle nobody knows with what probability it was kept.
+                let reason = Reason { boost: Some(choice.seat), ..reason };
+                return Verdict { sampled: true, by: By::Boost, threshold: ot.erased(), reason };
+            }
+            (false, By::Context)
+        }
+        (_, Decision::Open) | (ParentDecision::Ignore, Decision::Accept | Decision::Deny) => {
+            if let Some(seat) = engine.capture(request, headers, is_believed, inputs.trace) {
+                let reason = Reason { seat, kept: true, ..reason };
+                return Verdict { sampled: true, by: By::Forced, threshold: ot.erased(), reason };
+            }
+            let head = engine.head(request, headers, is_believed, chain);
+            return begin(head, boost(), engine.guarded(), &ot, reason);
+        }
     };
     // A flag and a threshold that say different things: the flag is obeyed, and nobody counts with the threshold.
     let threshold = match ot.th {
-        Some(threshold) if (randomness >= threshold.0) != sampled => Told::Erased,
+        Some(threshold) if threshold.keeps(randomness) != sampled => Told::Erased,
         _ => Told::Unchanged,
     };
-    Verdict { sampled, by, threshold }
+    Verdict { sampled, by, threshold, reason: Reason { kept: sampled, ..reason } }
 }
 
-fn begin(head: Head, randomness: u64, ot: &Ot) -> Verdict {
-    let unknown = if ot.th.is_some() { Told::Erased } else { Told::Unchanged };
-    let (sampled, threshold) = match head {
-        Head::Always => (true, unknown),
-        Head::Never => (false, unknown),
-        Head::Probability(threshold) if randomness >= threshold.0 => (true, Told::Set(threshold)),
-        Head::Probability(_) => (false, unknown),
+/// A trace that begins here. With a boost it is kept with the lower threshold of both, so that counting by it is right
+/// whichever of them keeps it.
+fn begin(head: Option<Choice>, boost: Option<Choice>, guarded: Threshold, ot: &Ot, reason: Reason) -> Verdict {
+    let seat = head.map_or(Seat::UNRULED, |choice| choice.seat);
+    let ruled = head.map_or(Some(Threshold::ALL), |choice| choice.threshold);
+    let boosted = boost.and_then(|choice| choice.threshold);
+    let lowest = match (ruled, boosted) {
+        (Some(ruled), Some(boosted)) => Some(ruled.min(boosted)),
+        (one, other) => one.or(other),
     };
-    Verdict { sampled, by: By::Head, threshold }
-}
-
-impl Threshold {
-    /// In four digits behind those that are `f`, as OpenTelemetry's own samplers have it, so that thresholds from
-    /// elsewhere are the same. `None` for what is no probability: never is not one.
-    pub fn of(probability: f64) -> Option<Self> {
-        if !(SMALLEST..=1.0).contains(&probability) {
-            return None;
-        }
-        let kept = (probability * (MAX + 1) as f64).round() as u64;
-        let exact = (MAX + 1).saturating_sub(kept).min(MAX);
-        let full = (exact << 8).leading_ones() as usize / 4;
-        let unit = 1u64 << (4 * DIGITS.saturating_sub(full + PRECISION));
-        // Rounded up to a digit more it may be all of them, and then nothing would be kept.
-        Some(Self(exact.saturating_add(unit / 2).min(MAX) / unit * unit))
-    }
-
-    /// 1 to 14 hexadecimal digits, zeros at the end left out.
-    pub fn parse(digits: &str) -> Option<Self> {
-        let value = lower_hex(digits)?;
-        Some(Self(value << (4 * (DIGITS - digits.len()))))
-    }
-
-    pub fn digits(self) -> String {
-        let digits = format!("{:014x}", self.0);
-        let short = digits.trim_end_matches('0');
-        if short.is_empty() { "0".into() } else { short.into() }
-    }
+    let keeps = |threshold: Option<Threshold>| {
+        threshold.map(|threshold| threshold.max(guarded)).filter(|threshold| threshold.keeps(reason.randomness))
+    };
+    let kept = keeps(ruled).is_some();
+    let Some(threshold) = keeps(lowest) else {
+        return Verdict { sampled: false, by: By::Head, threshold: ot.erased(), reason: Reason { seat, ..reason } };
+    };
+    // Where nobody has written a rule, nothing is said of what is kept of all.
+    let told = if head.is_none() && threshold == Threshold::ALL { ot.erased() } else { Told::Set(threshold) };
+    let boost = boost.map(|choice| choice.seat).filter(|_| !kept);
+    let by = if kept { By::Head } else { By::Boost };
+    Verdict { sampled: true, by, threshold: told, reason: Reason { seat, kept, boost, ..reason } }
 }
 
 /// `key:value;key:value`.
@@ -167,12 +158,35 @@ struct Ot {
 }
 
 impl Ot {
+    /// What is not as the specification has it says nothing.
     fn parse(text: &str) -> Self {
-        let value = |name| pairs(text).find(|(key, _)| *key == name).map(|(_, value)| value);
-        Self {
-            th: value("th").and_then(Threshold::parse),
-            rv: value("rv").filter(|digits| digits.len() == DIGITS).and_then(lower_hex),
+        Self::read(text).unwrap_or_default()
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        let mut ot = Self::default();
+        if text.len() > LONGEST {
+            return None;
         }
+        for pair in text.split(';') {
+            let (key, value) = pair.split_once(':')?;
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+            let is_key = key.starts_with(|first: char| first.is_ascii_lowercase())
+                && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+            if !is_key || !value.bytes().all(plain) {
+                return None;
+            }
+            match key {
+                "th" => ot.th = Some(Threshold::parse(value)?),
+                "rv" => ot.rv = Some(threshold::lower_hex(value).filter(|_| value.len() == DIGITS)?),
+                _ => {}
+            }
+        }
+        Some(ot)
+    }
+
+    fn erased(&self) -> Told {
+        if self.th.is_some() { Told::Erased } else { Told::Unchanged }
     }
 }
 
@@ -194,20 +208,31 @@ pub fn told(ot: Option<&str>, threshold: Told) -> Option<String> {
     Some(text)
 }
 
+/// A tracestate whose spans are kept with this threshold too: it tells the lower one. `None` as a threshold is one that
+/// nobody knows. Empty if nothing is left.
+pub fn lowered(state: &HeaderValue, threshold: Option<Threshold>) -> Option<String> {
+    let members = state.to_str().ok()?.split(',').map(str::trim);
+    let members = members.filter_map(|member| {
+        let Some(ot) = member.strip_prefix("ot=") else { return Some(member.to_owned()) };
+        let told = match (Ot::parse(ot).th, threshold) {
+            (Some(before), Some(threshold)) if threshold < before => Told::Set(threshold),
+            (Some(_), None) => Told::Erased,
+            _ => Told::Unchanged,
+        };
+        let ot = told_as(ot, told);
+        (!ot.is_empty()).then(|| format!("ot={ot}"))
+    });
+    Some(members.collect::<Vec<_>>().join(",")).filter(|state| !state.is_empty())
+}
+
+fn told_as(ot: &str, threshold: Told) -> String {
+    told(Some(ot), threshold).unwrap_or_else(|| ot.to_owned())
+}
+
 fn pairs(text: &str) -> impl Iterator<Item = (&str, &str)> {
     text.split(';').filter_map(|pair| pair.split_once(':'))
 }
 
-fn lower_hex(digits: &str) -> Option<u64> {
-    let fine = !digits.is_empty() && digits.len() <= DIGITS && !digits.bytes().any(|byte| byte.is_ascii_uppercase());
-    fine.then(|| text::hex(digits.as_bytes(), DIGITS)).flatten().map(|number| number as u64)
-}
-
-const DIGITS: usize = 14;
-const PRECISION: usize = 4;
-const MAX: u64 = (1 << 56) - 1;
-/// 2^-56.
-const SMALLEST: f64 = 1.0 / (1u64 << 56) as f64;
 /// Of OpenTelemetry's member.
 const LONGEST: usize = 256;
 
@@ -217,65 +242,34 @@ mod tests {
     use rand::rngs::SmallRng;
 
     use super::*;
+    use crate::config::{Mode, Sampling};
+    use crate::rules::sampling::Plan;
     use crate::trace::context::TraceContext;
 
     const TRACES: u32 = 200_000;
 
-    fn inputs(decision: Decision, ot: Option<&str>, policy: Policy) -> Inputs<'_> {
+    fn engine(yaml: &str) -> Engine {
+        let text = format!(
+            "version: 1\nrole: standalone\nlisteners:\n- {{name: in, mode: outbound, address: '127.0.0.1:1'}}\npolicy: {{sampling: {yaml}}}\n"
+        );
+        let config = crate::config::parse(&text, "test.yaml", std::iter::empty()).unwrap();
+        Engine::new(&Plan::from(&config.policy.sampling))
+    }
+
+    fn head(action: &str) -> Engine {
+        engine(&format!("{{head: {{rules: [{{action: {action}}}]}}}}"))
+    }
+
+    const REQUEST: Request<'_> = Request { side: Mode::Gateway, ..Request::NOTHING };
+
+    fn decided(trust: Trust, decision: Decision, ot: Option<&str>, engine: &Engine) -> Verdict {
         let trace = TraceId::parse(b"0af7651916cd43dd8048eb211c80319c").expect("an id");
-        Inputs { trust: Trust::Continue, decision, trace, ot, policy }
-    }
-
-    fn half() -> Head {
-        Head::Probability(Threshold::of(0.5).expect("a probability"))
-    }
-
-    #[test]
-    fn thresholds() {
-        for (probability, digits) in [
-            (1.0, "0"),
-            (0.5, "8"),
-            (0.25, "c"),
-            (1.0 / 256.0, "ff"),
-            (2f64.powi(-16), "ffff"),
-            (SMALLEST, "ffffffffffffff"),
-        ] {
-            let threshold = Threshold::of(probability).expect("a probability");
-            assert_eq!(threshold.digits(), digits);
-            assert_eq!(Threshold::parse(digits), Some(threshold));
-        }
-        for (probability, digits) in [
-            (1.0 / 3.0, "aaab"),
-            (2.0 / 3.0, "5555"),
-            (0.2, "cccd"),
-            (0.1, "e666"),
-            (0.01, "fd70a"),
-            (0.001, "ffbe77"),
-            (0.0001, "fff9724"),
-            (0.00001, "ffff583a"),
-            (0.000001, "ffffef39"),
-            (0.75, "4"),
-            (0.6, "6666"),
-            (0.4, "999a"),
-            (0.3, "b333"),
-            (0.15, "d99a"),
-            (0.05, "f3333"),
-            (0.02, "fae14"),
-            (0.005, "feb85"),
-            (0.0005, "ffdf3b"),
-        ] {
-            assert_eq!(Threshold::of(probability).expect("a probability").digits(), digits, "{probability}");
-        }
-        for none in [0.0, -1.0, 1.1, f64::NAN, SMALLEST / 2.0] {
-            assert_eq!(Threshold::of(none), None);
-        }
-        for bad in ["", "0AD", "x", "123456789012345"] {
-            assert_eq!(Threshold::parse(bad), None, "{bad}");
-        }
+        decide(&Inputs { trust, decision, trace, ot, engine, request: &REQUEST, headers: &HeaderMap::new() })
     }
 
     #[test]
     fn a_caller_decides_where_it_is_believed() {
+        let usual = Engine::new(&Plan::from(&Sampling::default()));
         for (trust, decision, sampled, by) in [
             (Trust::Continue, Decision::Deny, false, By::Context),
             (Trust::Continue, Decision::Accept, true, By::Context),
@@ -284,35 +278,47 @@ mod tests {
             (Trust::Downgrade, Decision::Deny, true, By::Head),
             (Trust::Restart, Decision::Debug, true, By::Head),
         ] {
-            let verdict = decide(&Inputs { trust, ..inputs(decision, None, Policy::default()) });
+            let verdict = decided(trust, decision, None, &usual);
             assert_eq!((verdict.sampled, verdict.by), (sampled, by), "{trust:?} {decision:?}");
         }
-        let never = |trust| decide(&Inputs { trust, ..inputs(Decision::Debug, None, Policy::Head(Head::Never)) });
-        assert!(never(Trust::Continue).sampled && !never(Trust::Downgrade).sampled && !never(Trust::Restart).sampled);
-        assert!(decide(&inputs(Decision::Deny, None, Policy::Head(Head::Always))).sampled);
+        let never = engine("{parent: Ignore, head: {rules: [{action: {never: {}}}]}}");
+        let kept = |trust| decided(trust, Decision::Debug, None, &never).sampled;
+        assert!(kept(Trust::Continue) && !kept(Trust::Downgrade) && !kept(Trust::Restart));
+        let ignoring = engine("{parent: Ignore}");
+        assert!(decided(Trust::Continue, Decision::Deny, None, &ignoring).sampled);
     }
 
     #[test]
     fn randomness_is_the_traces_or_what_the_root_said() {
-        let policy = Policy::Parent(half());
+        let half = head("{probability: '0.5'}");
+        let decided = |ot| decided(Trust::Continue, Decision::Open, ot, &half);
         // 48eb… is below one half.
-        assert!(!decide(&inputs(Decision::Open, None, policy)).sampled);
-        let verdict = decide(&inputs(Decision::Open, Some("rv:80000000000000"), policy));
-        assert_eq!((verdict.sampled, verdict.threshold), (true, Told::Set(Threshold(1 << 55))));
+        assert!(!decided(None).sampled);
+        let verdict = decided(Some("rv:80000000000000"));
+        assert_eq!((verdict.sampled, verdict.threshold), (true, Told::Set(Threshold::of(0.5).unwrap())));
         assert_eq!(told(Some("rv:80000000000000"), verdict.threshold).as_deref(), Some("th:8;rv:80000000000000"));
         // Not fourteen digits: no randomness of the root's.
-        assert!(!decide(&inputs(Decision::Open, Some("rv:8"), policy)).sampled);
+        assert!(!decided(Some("rv:8")).sampled);
     }
 
     #[test]
     fn as_many_are_kept_as_the_probability_says() {
         let mut rng = SmallRng::seed_from_u64(5);
         for probability in [0.001, 0.05, 0.25, 0.5, 0.9] {
-            let policy = Policy::Parent(Head::Probability(Threshold::of(probability).expect("a probability")));
+            let engine = head(&format!("{{probability: '{probability}'}}"));
             let mut kept = 0.0;
             for _ in 0..TRACES {
                 let trace = TraceContext::root(&mut rng).trace;
-                kept += f64::from(u8::from(decide(&Inputs { trace, ..inputs(Decision::Open, None, policy) }).sampled));
+                let verdict = decide(&Inputs {
+                    trust: Trust::Continue,
+                    decision: Decision::Open,
+                    trace,
+                    ot: None,
+                    engine: &engine,
+                    request: &REQUEST,
+                    headers: &HeaderMap::new(),
+                });
+                kept += f64::from(u8::from(verdict.sampled));
             }
             let expected = f64::from(TRACES) * probability;
             // Five standard deviations.
@@ -322,7 +328,74 @@ mod tests {
     }
 
     #[test]
+    fn a_boost_keeps_what_a_caller_or_a_rule_has_dropped() {
+        let both = engine("{head: {rules: [{action: {never: {}}}], boost: [{name: debug, action: {always: {}}}]}}");
+        for decision in [Decision::Open, Decision::Deny] {
+            let verdict = decided(Trust::Continue, decision, Some("th:c;rv:80000000000000"), &both);
+            assert_eq!((verdict.sampled, verdict.by), (true, By::Boost));
+            let id = verdict.reason.boost.and_then(|seat| both.id(seat)).unwrap();
+            assert_eq!((&*id.policy, &*id.rule), ("file", "debug"));
+            let told = if decision == Decision::Open { Told::Set(Threshold::ALL) } else { Told::Erased };
+            assert_eq!(verdict.threshold, told);
+        }
+        let most = engine("{head: {rules: [{action: {probability: '0.1'}}], boost: [{action: {probability: '0.5'}}]}}");
+        let verdict = decided(Trust::Continue, Decision::Open, Some("rv:ffffffffffffff"), &most);
+        assert_eq!((verdict.by, verdict.threshold), (By::Head, Told::Set(Threshold::of(0.5).unwrap())));
+    }
+
+    #[test]
+    fn the_member_is_read_as_the_specification_has_it() {
+        for (text, th) in [
+            ("th:2", Some("2")),
+            ("th:ab", Some("ab")),
+            ("th:abcdefabcdefab", Some("abcdefabcdefab")),
+            ("th:1000", Some("1")),
+            ("th:2;extra:stuff", Some("2")),
+            ("x:", None),
+            ("x1y2z3:1-2-3;y1:y_1;xy:-;th:50", Some("5")),
+            ("rv:ffffffffffffff", None),
+            ("path:0", None),
+        ] {
+            let read = Ot::read(text);
+            assert_eq!(read.map(|ot| ot.th.map(Threshold::digits)), Some(th.map(str::to_owned)), "{text}");
+        }
+        assert_eq!(Ot::parse("rv:ffffffffffffff").rv, Some(MAX));
+        for bad in [
+            "",
+            "th:1;",
+            "th:1=p:2",
+            ":1;th:1",
+            "th:$",
+            "th:0x1p+3",
+            "th:14.5",
+            "th:-1",
+            "1:1;u:V",
+            "X:1;u:V",
+            "x:1;",
+            "th:100000000000000",
+            "th:ffffffffffffffff",
+            "rv:ffffffffffff",
+            "rv:fffffffffffffff",
+        ] {
+            assert!(Ot::read(bad).is_none(), "{bad}");
+        }
+        assert!(Ot::read(&format!("x:{}", "y".repeat(255))).is_none());
+        // th, with what is told besides; others stay.
+        let eight = Told::Set(Threshold::of(0.5).unwrap());
+        assert_eq!(told(Some("th:0ad;other:value"), eight).as_deref(), Some("th:8;other:value"));
+        assert_eq!(told(Some("th:0;rv:9b8233f7e3a151"), eight).as_deref(), Some("th:8;rv:9b8233f7e3a151"));
+        // A stage behind another only raises: 8 and two of sixteen are e, f and eight of sixteen stay f.
+        let raised = |th: &str, part: f64| Threshold::parse(th).unwrap().max(Threshold::of(part).unwrap()).digits();
+        for (th, part, expected) in
+            [("8", 2.0 / 16.0, "e"), ("8", 14.0 / 16.0, "8"), ("f", 0.5, "f"), ("0", 1.0 / 16.0, "f"), ("8", 1.0, "8")]
+        {
+            assert_eq!(raised(th, part), expected);
+        }
+    }
+
+    #[test]
     fn a_flag_that_its_threshold_contradicts_is_obeyed_and_the_threshold_erased() {
+        let usual = Engine::new(&Plan::default());
         for (decision, ot, threshold) in [
             (Decision::Accept, "th:4;rv:80000000000000", Told::Unchanged),
             (Decision::Deny, "th:4;rv:80000000000000", Told::Erased),
@@ -330,7 +403,7 @@ mod tests {
             (Decision::Deny, "th:c;rv:80000000000000", Told::Unchanged),
             (Decision::Accept, "path:0", Told::Unchanged),
         ] {
-            let verdict = decide(&inputs(decision, Some(ot), Policy::default()));
+            let verdict = decided(Trust::Continue, decision, Some(ot), &usual);
             assert_eq!((verdict.sampled, verdict.threshold), (decision == Decision::Accept, threshold), "{ot}");
         }
         assert_eq!(told(Some("th:4;other:value"), Told::Erased).as_deref(), Some("other:value"));

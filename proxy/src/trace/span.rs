@@ -16,6 +16,7 @@ use super::redact::patterns::{AHEAD, End};
 use super::sample::By;
 use super::trust::{Inferred, Set};
 use crate::error::Flag;
+use crate::rules::sampling::Trigger;
 
 /// One finished span.
 #[derive(Clone, Copy, Debug)]
@@ -85,6 +86,12 @@ pub struct Origin {
     pub disagreed: Set,
     pub inferred: Option<Inferred>,
     pub decided: Option<By>,
+    /// The policy and the rule that decided.
+    pub policy: Words,
+    pub rule: Words,
+    pub generation: u64,
+    /// What kept it at its end.
+    pub trigger: Option<Trigger>,
     /// A span of another trace that this one goes back to.
     pub link: Option<(TraceId, SpanId)>,
     pub request_id: Words,

@@ -2,6 +2,8 @@
 //! the policy's `propagation`. Pure: headers, randomness and who else is in flight come in, a context and notes for
 //! metrics and spans come out. The request's headers are cleaned of what is not believed and of what would be stale.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, HeaderName, HeaderValue};
 use rand::RngExt;
 use spanmesh_proto::{SpanId, TraceId};
@@ -14,14 +16,15 @@ pub use super::propagate::set::Set;
 use super::propagate::state::{self, Checked, Edit};
 use super::propagate::text;
 use super::propagate::{self, Decision, Format, Found, Reading, baggage, jaeger, w3c};
-use super::sample::{self, By, Inputs, Verdict};
+use super::sample::{self, By, Inputs, Reason, Verdict};
 use crate::config::{Propagation, Trust};
+use crate::rules::sampling::{Engine, Request, Seat};
 
 /// What a listener reads and writes.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Rules {
     pub propagation: Propagation,
-    pub sampling: sample::Policy,
+    pub sampling: Arc<Engine>,
 }
 
 /// The context of a request, and what there is to tell about it.
@@ -47,6 +50,7 @@ pub struct Notes {
     /// Members of the baggage had to go.
     pub baggage_cut: bool,
     pub decided: Option<By>,
+    pub reason: Option<Reason>,
     pub request_id: Option<HeaderValue>,
     /// The tracestate that the next hop is told. Only of what is sampled, and not where it is longer than a span's.
     pub state: Option<HeaderValue>,
@@ -82,6 +86,7 @@ pub fn settle(
     headers: &mut HeaderMap,
     trust: Trust,
     rules: &Rules,
+    request: &Request<'_>,
     origin: impl FnOnce() -> Option<Origin>,
     rng: &mut impl RngExt,
     ink: &mut Ink,
@@ -130,16 +135,7 @@ pub fn settle(
             state = Checked::Absent;
         }
     }
-    // A parent that was inferred is as good as one that was told.
-    let trust = if notes.inferred == Some(Inferred::Parent) { Trust::Continue } else { trust };
-    let inputs = Inputs { trust, decision, trace: context.trace, ot: None, policy: rules.sampling };
-    let writes = propagation.inject.contains(&Format::W3c);
-    let verdict = decide(headers, state, inputs, writes, ink);
-    context.sampled = verdict.sampled;
-    context.debug = verdict.by == By::Forced;
-    notes.decided = Some(verdict.by);
-    let stated = state != Checked::Absent || verdict.threshold != sample::Told::Unchanged;
-    notes.state = if verdict.sampled && stated { state::whole(headers) } else { None };
+    // Before rules look at it.
     if present.baggage() || present.other_baggage() {
         match (propagation.baggage, believed) {
             (false, _) => baggage::clear(headers),
@@ -151,6 +147,18 @@ pub fn settle(
             (true, true) => {}
         }
     }
+    // A parent that was inferred is as good as one that was told.
+    let trust = if notes.inferred == Some(Inferred::Parent) { Trust::Continue } else { trust };
+    let asked = Asked { trust, decision, trace: context.trace, engine: &rules.sampling, request };
+    let writes = propagation.inject.contains(&Format::W3c);
+    let verdict = decide(headers, state, &asked, writes, ink);
+    context.sampled = verdict.sampled;
+    // What a capture takes is kept; whoever forced a trace wants more than that.
+    context.debug = verdict.by == By::Forced && verdict.reason.seat == Seat::ARRIVED;
+    notes.decided = Some(verdict.by);
+    notes.reason = Some(verdict.reason);
+    let stated = state != Checked::Absent || verdict.threshold != sample::Told::Unchanged;
+    notes.state = if verdict.sampled && stated { state::whole(headers) } else { None };
     if propagation.request_id {
         notes.request_id = request_id.or_else(|| make_request_id(headers, rng, ink));
     }
@@ -246,14 +254,24 @@ fn clean(headers: &mut HeaderMap, present: Present, agreed: Set, believed: bool,
     gone
 }
 
+/// What is known for a decision before the tracestate was looked at.
+struct Asked<'a> {
+    trust: Trust,
+    decision: Decision,
+    trace: TraceId,
+    engine: &'a Engine,
+    request: &'a Request<'a>,
+}
+
 /// Asks for the decision and writes down what of it the next hop is told in tracestate.
-fn decide(headers: &mut HeaderMap, state: Checked, inputs: Inputs<'_>, writes: bool, ink: &mut Ink) -> Verdict {
+fn decide(headers: &mut HeaderMap, state: Checked, asked: &Asked<'_>, writes: bool, ink: &mut Ink) -> Verdict {
     let (ours, has_ot) = match state {
         Checked::Valid { ours, ot } => (ours, ot),
         Checked::Absent | Checked::Invalid => (false, false),
     };
     let ot = has_ot.then(|| state::member(headers, state::OT)).flatten();
-    let verdict = sample::decide(&Inputs { ot, ..inputs });
+    let Asked { trust, decision, trace, engine, request } = *asked;
+    let verdict = sample::decide(&Inputs { trust, decision, trace, ot, engine, request, headers });
     let told = sample::told(ot, verdict.threshold);
     if ours || told.is_some() && writes {
         let told = told.as_deref();
@@ -299,6 +317,7 @@ mod tests {
 
     use super::*;
     use crate::trace::propagate::FORMATS;
+    use crate::rules::sampling::Plan;
 
     const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
     const W3C: &str = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-00";
@@ -309,7 +328,7 @@ mod tests {
     fn rules(change: impl FnOnce(&mut Propagation)) -> Rules {
         let mut propagation = Propagation { extract: FORMATS.to_vec(), ..Propagation::default() };
         change(&mut propagation);
-        Rules { propagation, sampling: sample::Policy::default() }
+        Rules { propagation, sampling: Arc::new(Engine::new(&Plan::default())) }
     }
 
     fn map(lines: &[(&'static str, &str)]) -> HeaderMap {
@@ -323,7 +342,7 @@ mod tests {
     fn settled(trust: Trust, rules: &Rules, lines: &[(&'static str, &str)]) -> (Settled, HeaderMap) {
         let mut headers = map(lines);
         let mut rng = SmallRng::seed_from_u64(1);
-        let settled = settle(&mut headers, trust, rules, || None, &mut rng, &mut Ink::default());
+        let settled = settle(&mut headers, trust, rules, &Request::NOTHING, || None, &mut rng, &mut Ink::default());
         headers.remove(REQUEST_ID);
         (settled, headers)
     }
@@ -524,7 +543,8 @@ mod tests {
             let rules = rules(|rules| rules.infer_parent = as_parent);
             let (mut rng, mut ink) = (SmallRng::seed_from_u64(1), Ink::default());
             let mut headers = map(&[]);
-            let settled = settle(&mut headers, Trust::Continue, &rules, || Some(origin), &mut rng, &mut ink);
+            let settled =
+                settle(&mut headers, Trust::Continue, &rules, &Request::NOTHING, || Some(origin), &mut rng, &mut ink);
             assert_eq!(settled.notes.inferred, Some(inferred));
             assert_eq!(settled.notes.link, (inferred == Inferred::Link).then_some((theirs.trace, span)));
             let child = inferred == Inferred::Parent;
@@ -532,7 +552,8 @@ mod tests {
             assert_eq!(settled.context.sampled, !child);
             // One that says something, even if nobody can read it, comes from whom it says.
             let mut headers = map(&[("traceparent", "garbage")]);
-            let settled = settle(&mut headers, Trust::Continue, &rules, || Some(origin), &mut rng, &mut ink);
+            let settled =
+                settle(&mut headers, Trust::Continue, &rules, &Request::NOTHING, || Some(origin), &mut rng, &mut ink);
             assert_eq!(settled.notes.inferred, None);
         }
     }
@@ -541,7 +562,9 @@ mod tests {
     fn a_request_id_is_made_where_it_is_missing_and_kept_in_any_shape() {
         let (mut rng, mut ink) = (SmallRng::seed_from_u64(1), Ink::default());
         let mut ask = |headers: &mut HeaderMap| {
-            settle(headers, Trust::Restart, &rules(|_| {}), || None, &mut rng, &mut ink).notes.request_id
+            settle(headers, Trust::Restart, &rules(|_| {}), &Request::NOTHING, || None, &mut rng, &mut ink)
+                .notes
+                .request_id
         };
         let mut headers = HeaderMap::new();
         let made = ask(&mut headers).expect("an id");

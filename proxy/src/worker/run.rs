@@ -259,6 +259,12 @@ pub fn build(plan: &Plan) -> io::Result<Built> {
         in_flight: (config.role == config::Role::Sidecar).then(|| plan.shared.in_flight.clone()),
         interim: config.policy.interim,
         templates: RefCell::default(),
+        callees: RefCell::default(),
+        services: config
+            .upstreams
+            .iter()
+            .filter_map(|upstream| Some((upstream.name.clone(), upstream.service.clone()?)))
+            .collect(),
         node: config.node.clone(),
         own: plan.own.clone(),
     };
@@ -412,7 +418,7 @@ mod tests {
         let registry = Registry::new();
         let plan = Plan {
             workers: 1,
-            policies: watch::channel(Arc::new(Policies::new(config.clone(), Arc::default()))).1,
+            policies: watch::channel(Arc::new(Policies::new(config.clone()))).1,
             config,
             sockets: vec![Socket { name: "in".into(), address, listener }],
             own: vec![address],

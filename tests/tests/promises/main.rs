@@ -54,6 +54,7 @@ mod redacted;
 mod resets;
 mod retries;
 mod sampling;
+mod sampling_rules;
 mod slow_heads;
 mod small_pieces;
 mod span_names;

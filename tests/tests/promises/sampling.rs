@@ -110,7 +110,7 @@ fn connections_of_bytes_are_kept_as_requests_are() {
             assert!((least..=most).contains(&kept), "{sampling}: {kept}");
             let spans = proxy.spanned(kept).await;
             assert_eq!(spans.len(), kept);
-            let state = if sampling == QUARTER { "ot=th:c" } else { "" };
+            let state = if sampling == QUARTER { "ot=th:c" } else { "ot=th:0" };
             assert!(spans.iter().all(|span| span.trace_state == state), "{:?}", spans[0]);
         }
     });

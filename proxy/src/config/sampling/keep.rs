@@ -17,7 +17,7 @@ section! {
         /// What spans, metrics and logs call it. Left out: its place, `keep[0]`.
         name: Option<String> as Option<Name>,
         /// What must have become of the request; exactly one thing.
-        on: KeepOn,
+        when: KeepOn,
         /// This part of them is kept.
         fraction: f64 as Probability = 1.0,
         /// How many this proxy keeps.

@@ -39,6 +39,39 @@ fn every_error_of_a_policy_names_line_and_field_and_what_would_be_right() {
             &[("3:60: policy.sampling.head.rules[1]: ", "is never asked")],
         ),
         (
+            format!(
+                "{SMALL}policy:\n  sampling:\n    guard: 0\n    keep:\n    - {{when: {{}}}}\n    - {{when: {{errors: {{}}, retries: {{}}}}}}\n    - {{when: {{responseFlags: [upstream_rest]}}}}\n    - {{when: {{httpStatus: ['5xx']}}}}\n"
+            ),
+            &[
+                ("5:12: policy.sampling.guard: ", "`0` is nothing; write a decimal above 0"),
+                ("7:14: policy.sampling.keep[0].when: ", "says nothing; write `errors: {}`"),
+                ("8:14: policy.sampling.keep[1].when: ", "says several things; keep one"),
+                (
+                    "9:31: policy.sampling.keep[2].when.responseFlags[0]: ",
+                    "is no response flag; did you mean `upstream_reset`",
+                ),
+                ("10:28: policy.sampling.keep[3].when.httpStatus[0]: ", "`5xx` is no status of HTTP"),
+            ],
+        ),
+        (
+            format!(
+                "{SMALL}policy:\n  sampling:\n    head:\n      rules:\n      - {{name: a, match: {{method: get, path: {{type: Template, value: /a}}}}, action: {{never: {{}}}}}}\n"
+            ),
+            &[
+                ("7:35: policy.sampling.head.rules[0].match.method: ", "has lower-case letters"),
+                ("7:70: policy.sampling.head.rules[0].match.path.value: ", "has no `{name}`"),
+            ],
+        ),
+        (
+            format!(
+                "{SMALL}policy:\n  sampling:\n    head:\n      rules:\n      - {{name: a, match: {{method: GET, source: {{}}}}, action: {{never: {{}}}}}}\n      - {{name: a, action: {{never: {{}}}}}}\n"
+            ),
+            &[
+                ("7:48: policy.sampling.head.rules[0].match.source: ", "asks for nothing"),
+                ("8:16: policy.sampling.head.rules[1].name: ", "`a` is the name of a rule above"),
+            ],
+        ),
+        (
             format!("{SMALL}policy: {{propagation: {{inject: [b3], clear: [w3c, b3]}}}}\n"),
             &[("3:51: policy.propagation.clear[1]: ", "is in `inject` too")],
         ),

@@ -150,7 +150,7 @@ impl From<&Sampling> for Plan {
         });
         let keeps = written.keep.iter().enumerate().map(|(index, keep)| Keep {
             id: id(&keep.name, "keep", index),
-            on: vec![keep.on.clone()],
+            on: vec![keep.when.clone()],
             threshold: Threshold::of(keep.fraction).unwrap_or(Threshold::ALL),
             limit: keep.limit,
         });

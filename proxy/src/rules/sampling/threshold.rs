@@ -2,7 +2,7 @@
 //! kept if its randomness R reaches the threshold T.
 
 /// 56 bits: how many of all traces are dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Threshold(u64);
 
 impl Threshold {

@@ -87,6 +87,12 @@ mod of {
 }
 
 families! {
+    // Sampling
+    Counter SAMPLING_DECISIONS "sampling_decisions" None ["policy" "rule" "kept"]
+        "Requests by the policy and the rule that decided on their trace, and whether that kept it. `default` has no rule, `caller` decided before.";
+    Gauge SAMPLING_GUARD "sampling_guard_parts_per_billion" None []
+        "How many of a thousand million traces that begin here the guard drops now, because of policy.sampling.guard.";
+
     // Requests
     Counter REQUESTS "requests" None ["listener" "side" "flag" "status_class" "protocol"]
         "Requests that ended, by response flag, class of the status that the client saw (1xx to 5xx, or none) and the client's protocol.";
