@@ -270,17 +270,42 @@ pub const COMMANDS: &[Command] = &[
     },
     Command {
         name: "policy",
-        summary: "policies: lint, diff",
-        usage: "lint PATH… | diff OLD NEW [OPTIONS]",
+        summary: "policies: lint, diff, explain",
+        usage: "lint PATH… | diff OLD NEW | explain --source dir:PATH --to SERVICE.NAMESPACE … [OPTIONS]",
         about: "Looks at policies before they are in force; it needs no cluster and no control plane. `lint` says what is \
                 wrong in folders, files or standard input (-), with file, line and field, and what is accepted though \
                 hardly anybody means it; it ends with 3 if anything would be refused. `diff` says whose rules change when \
-                one folder takes the place of another, and shows them in the order in which they are asked.",
+                one folder takes the place of another, and shows them in the order in which they are asked. `explain` says \
+                of one request which rule decides on its trace, at which proxy, and why the others do not; with --address \
+                also what share of the live requests a rule decided, and how many arrived decided already.",
         options: &[
+            option(None, "source", Some("dir:PATH"), "explain: the folder that the policies are in"),
+            option(None, "from", Some("NAME"), "explain: who asks, as service.namespace"),
+            option(None, "to", Some("NAME"), "explain: who is asked, as service.namespace"),
+            option(None, "method", Some("METHOD"), "explain: the request's method [GET]"),
+            option(None, "path", Some("PATH"), "explain: its path [/]"),
+            option(None, "host", Some("HOST"), "explain: its host [what --to says]"),
+            option(None, "header", Some("NAME=VALUE"), "explain: one of its headers, also baggage; may come again"),
+            option(None, "route", Some("NAME"), "explain: the route of the proxy's configuration that it takes"),
+            Opt {
+                short: None,
+                long: "side",
+                value: Some("SIDE"),
+                words: &policy::SIDES,
+                help: "explain: only this side: outbound, inbound or gateway [all that it passes]",
+            },
+            Opt {
+                short: None,
+                long: "parent",
+                value: Some("DECISION"),
+                words: &policy::PARENTS,
+                help: "explain: what it brings to the first proxy: none, kept or dropped [none]",
+            },
+            option(None, "address", Some("HOST:PORT"), "explain: ask this control plane how it really goes"),
             option(None, "service", Some("NAME"), "diff: for the proxies of this service, and its callers"),
             option(None, "namespace", Some("NAME"), "diff: in this namespace"),
-            option(None, "workload", Some("NAME"), "diff: of this Deployment or StatefulSet"),
-            option(None, "account", Some("NAME"), "diff: that run as this ServiceAccount"),
+            option(None, "workload", Some("NAME"), "diff, explain: of this Deployment or StatefulSet"),
+            option(None, "account", Some("NAME"), "diff, explain: that run as this ServiceAccount"),
             Opt {
                 short: None,
                 long: "role",
@@ -291,11 +316,15 @@ pub const COMMANDS: &[Command] = &[
             OUTPUT,
             COLOUR,
         ],
-        words: &["lint", "diff"],
+        words: &["lint", "diff", "explain"],
         examples: &[
             ("spanmesh policy lint policies", "is all of it right?"),
             ("helm template chart | spanmesh policy lint -", "what a chart makes"),
             ("spanmesh policy diff policies policies.new", "whose rules change?"),
+            (
+                "spanmesh policy explain --source dir:policies --from cart.shop --to payment.shop --method POST --path /pay",
+                "which rule decides, and why not the others?",
+            ),
         ],
         run: policy::main,
     },

@@ -1,8 +1,9 @@
 //! `spanmesh policy …`: policies before they are in force. `lint` says what is wrong with them, `diff` what a change of
-//! them changes for whom. None of it needs a cluster: the control plane's library makes of files what a running one would
-//! push, and the proxy's library says what it would not take of that.
+//! them changes for whom, `explain` what becomes of one request. None of it needs a cluster: the control plane's library
+//! makes of files what a running one would push, and the proxy's library decides by that.
 
 mod diff;
+mod explain;
 mod lint;
 mod rule;
 mod seat;
@@ -17,11 +18,12 @@ pub fn main(parser: &mut Parser) -> Result<ExitCode, Failure> {
     match parser.next().map_err(wrong)? {
         Some(Arg::Value(word)) if word == "lint" => lint::main(parser),
         Some(Arg::Value(word)) if word == "diff" => diff::main(parser),
+        Some(Arg::Value(word)) if word == "explain" => explain::main(parser),
         Some(Arg::Value(word)) => {
-            Err(usage(format!("`{}` is not known; there are lint and diff", word.to_string_lossy())))
+            Err(usage(format!("`{}` is not known; there are lint, diff and explain", word.to_string_lossy())))
         }
         Some(other) => Err(wrong(other.unexpected())),
-        None => Err(usage("say what to do: lint or diff")),
+        None => Err(usage("say what to do: lint, diff or explain")),
     }
 }
 
@@ -38,3 +40,5 @@ fn text(parser: &mut Parser) -> Result<String, Failure> {
 }
 
 pub const ROLES: [&str; 3] = ["sidecar", "gateway", "standalone"];
+pub const SIDES: [&str; 3] = ["outbound", "inbound", "gateway"];
+pub const PARENTS: [&str; 3] = ["none", "kept", "dropped"];

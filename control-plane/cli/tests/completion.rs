@@ -54,6 +54,7 @@ fn bash(script: &Path, line: &str) -> String {
 const COMMANDS: &[&str] =
     &["demo", "trace", "proxy", "control-plane", "proxy-status", "policy", "completion", "man", "help"];
 const FORMS: &[&str] = &["waterfall", "json", "yaml", "table"];
+const SIDES: &[&str] = &["outbound", "inbound", "gateway"];
 const SHELLS: &[&str] = &["bash", "zsh", "fish"];
 
 #[test]
@@ -73,6 +74,7 @@ fn fish_offers_commands_options_words_and_files() {
             ("spanmesh completion ", SHELLS),
             ("spanmesh proxy ru", &["run"]),
             ("spanmesh policy li", &["lint"]),
+            ("spanmesh policy --side ", SIDES),
             ("spanmesh proxy-status -o ya", &["yaml"]),
             ("spanmesh help tr", &["trace"]),
         ],
@@ -94,6 +96,7 @@ fn zsh_offers_commands_options_words_and_files() {
             ("spanmesh completion ", SHELLS),
             ("spanmesh proxy ru", &["run"]),
             ("spanmesh policy li", &["lint"]),
+            ("spanmesh policy --side ", SIDES),
             ("spanmesh proxy-status -o ya", &["yaml"]),
             ("spanmesh help tr", &["trace"]),
         ],
@@ -113,6 +116,7 @@ fn bash_offers_commands_options_words_and_files() {
             ("spanmesh demo --li", &[]),
             ("spanmesh completion ", &["bash", "zsh", "fish", "--help"]),
             ("spanmesh policy li", &["lint"]),
+            ("spanmesh policy --side ", SIDES),
             ("spanmesh proxy-status -o ya", &["yaml"]),
             ("spanmesh help tr", &["trace"]),
         ],

@@ -220,7 +220,7 @@ fn the_control_plane_is_a_subcommand_that_proxy_status_asks() {
 #[test]
 fn wrong_usage_of_policies_ends_with_2() {
     for (arguments, expected) in [
-        (&["policy"][..], "lint or diff"),
+        (&["policy"][..], "lint, diff or explain"),
         (&["policy", "lnit"], "`lnit` is not known"),
         (&["policy", "lint"], "standard input"),
         (&["policy", "lint", "before", "-o", "xml"], "table, json, yaml"),
