@@ -11,6 +11,7 @@ mod capturing;
 mod cli;
 mod cluster;
 mod keeper;
+pub mod offline;
 mod picture;
 mod push;
 mod snapshot;

@@ -107,7 +107,7 @@ pub struct Picture {
 }
 
 /// What a proxy's policy hangs on.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Seat {
     pub namespace: String,
     pub service: String,

@@ -10,6 +10,8 @@ use spanmesh_proto::v1;
 use crate::cluster::{Cluster, GATEWAY, concerns};
 use crate::picture::Seat;
 
+pub use merge::{Lost, Of, for_callers, own};
+
 /// Kind `policy`: what holds for the proxy itself.
 pub fn policy(cluster: &Cluster, seat: &Seat) -> v1::Policy {
     let mut policy = v1::Policy { sampling: Some(wire::chain(&merge::own(cluster, seat))), ..mesh_wide(cluster, seat) };
@@ -50,6 +52,15 @@ pub fn destination(cluster: &Cluster, service: &str) -> Option<v1::Chain> {
     let (service, namespace) = service.split_once('.')?;
     let merged = merge::for_callers(cluster, service, namespace);
     (!merged.is_empty()).then(|| wire::chain(&merged))
+}
+
+/// Parts of policies that gave way to older ones, at the proxy itself and at the callers of its service.
+pub fn lost(cluster: &Cluster, seat: &Seat) -> Vec<Lost> {
+    let callers = merge::for_callers(cluster, &seat.service, &seat.namespace).lost;
+    let mut lost: Vec<_> = merge::own(cluster, seat).lost.into_iter().chain(callers).collect();
+    lost.sort();
+    lost.dedup();
+    lost
 }
 
 /// Kind `capture`: those of the proxy's namespace.

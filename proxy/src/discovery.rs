@@ -8,4 +8,4 @@ pub mod held;
 mod read;
 mod store;
 
-pub use read::Snapshot;
+pub use read::{Snapshot, plan};

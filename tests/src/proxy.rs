@@ -31,8 +31,9 @@ impl Proxy {
         let text = complete(dir.as_ref(), yaml);
         // A test that makes as many spans as it can wants all of them, unless it is about the guard.
         let unguarded = ("SPANMESH_POLICY__SAMPLING__GUARD".to_owned(), "off".to_owned());
-        let environment =
-            Some(unguarded).filter(|_| !yaml.contains("guard") && !yaml.contains("controlPlane")).into_iter();
+        // What is pushed stands alone: a control plane says itself what the guard is.
+        let is_free = !yaml.contains("guard") && !yaml.contains("controlPlane");
+        let environment = Some(unguarded).filter(|_| is_free).into_iter();
         Self::begin(dir, config::parse(&text, "test.yaml", environment), &text)
     }
 

@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use lexopt::{Arg, Parser};
 
 use crate::failure::Failure;
+use crate::output::Form;
 use crate::terminal::{Colours, Terminal};
 use crate::trace::listing::Output;
-use crate::{completion, demo, help, man, trace};
+use crate::{completion, demo, help, man, policy, status, trace};
 
 /// One command.
 pub struct Command {
@@ -43,10 +44,9 @@ pub fn run(arguments: Vec<OsString>) -> Result<ExitCode, Failure> {
     };
     let arguments: Vec<OsString> = rest.collect();
     match first.to_str() {
-        // Its own commands have help of their own.
-        Some("proxy") if !arguments.first().is_some_and(|first| first == "--help" || first == "-h") => {
-            return Ok(spanmesh_proxy::cli::main(arguments));
-        }
+        // Their own commands have help of their own.
+        Some("proxy") if !is_help(arguments.first()) => return Ok(spanmesh_proxy::cli::main(arguments)),
+        Some("control-plane") if !is_help(arguments.first()) => return Ok(spanmesh_control_plane::main(arguments)),
         Some("-h" | "--help" | "help") => return help(&arguments),
         Some("-V" | "--version" | "version") => {
             print(&format!("spanmesh {}\n", env!("CARGO_PKG_VERSION")))?;
@@ -78,6 +78,10 @@ fn asks_for_help(arguments: &[OsString]) -> bool {
     own.any(|argument| argument == "--help" || argument == "-h")
 }
 
+fn is_help(argument: Option<&OsString>) -> bool {
+    argument.is_some_and(|argument| argument == "--help" || argument == "-h")
+}
+
 fn help(arguments: &[OsString]) -> Result<ExitCode, Failure> {
     let text = match arguments.first().and_then(|name| name.to_str()) {
         None => help::all(),
@@ -97,6 +101,11 @@ fn print(text: &str) -> Result<(), Failure> {
 fn run_proxy(parser: &mut Parser) -> Result<ExitCode, Failure> {
     let arguments = parser.raw_args().map_err(|error| Failure::usage("proxy", error))?;
     Ok(spanmesh_proxy::cli::main(arguments))
+}
+
+fn run_control_plane(parser: &mut Parser) -> Result<ExitCode, Failure> {
+    let arguments = parser.raw_args().map_err(|error| Failure::usage("control-plane", error))?;
+    Ok(spanmesh_control_plane::main(arguments))
 }
 
 fn run_completion(parser: &mut Parser) -> Result<ExitCode, Failure> {
@@ -132,6 +141,8 @@ const COLOUR: Opt = Opt {
     words: &Colours::WORDS,
     help: "auto (on a terminal, unless NO_COLOR is set), always or never",
 };
+const OUTPUT: Opt =
+    Opt { short: Some('o'), long: "output", value: Some("FORM"), words: &Form::WORDS, help: "table, json or yaml" };
 const WIDTH: Opt = option(None, "width", Some("COLUMNS"), "draw for this many columns instead of the terminal's");
 
 pub const COMMANDS: &[Command] = &[
@@ -219,6 +230,103 @@ pub const COMMANDS: &[Command] = &[
             ("spanmesh proxy check-config proxy.yaml", "say what is wrong in a configuration"),
         ],
         run: run_proxy,
+    },
+    Command {
+        name: "control-plane",
+        summary: "the control plane: run, version",
+        usage: "COMMAND [OPTIONS]",
+        about: "Everything that the program spanmesh-control-plane does: it reads policy resources, from a folder of YAML, \
+                and pushes to each proxy what concerns it. `spanmesh control-plane help` tells more.",
+        options: &[],
+        words: &["run", "version", "help"],
+        examples: &[
+            ("spanmesh control-plane run --source dir:policies", "serve proxies, follow changes of the folder"),
+            (
+                "spanmesh control-plane run --source dir:policies --listen 127.0.0.1:14010",
+                "only for proxies on this machine",
+            ),
+        ],
+        run: run_control_plane,
+    },
+    Command {
+        name: "proxy-status",
+        summary: "which proxies a control plane serves",
+        usage: "[NAME] [OPTIONS]",
+        about: "Lists the proxies that are connected to a control plane: who they are, whether each has the present policy \
+                in force, what it has refused, and when it has last reported. With a name, which is a service, \
+                service.namespace or a pod, it says all there is of those.",
+        options: &[
+            option(None, "address", Some("HOST:PORT"), "where the control plane has its pages [127.0.0.1:14015]"),
+            OUTPUT,
+            COLOUR,
+        ],
+        words: &[],
+        examples: &[
+            ("spanmesh proxy-status", "are they all in step?"),
+            ("spanmesh proxy-status cart.shop", "why is this one not?"),
+            ("spanmesh proxy-status -o json | jq '.proxies[] | select(.inStep | not) | .pod'", "for a script"),
+        ],
+        run: status::main,
+    },
+    Command {
+        name: "policy",
+        summary: "policies: lint, diff, explain",
+        usage: "lint PATH… | diff OLD NEW | explain --source dir:PATH --to SERVICE.NAMESPACE … [OPTIONS]",
+        about: "Looks at policies before they are in force; it needs no cluster and no control plane. `lint` says what is \
+                wrong in folders, files or standard input (-), with file, line and field, and what is accepted though \
+                hardly anybody means it; it ends with 3 if anything would be refused. `diff` says whose rules change when \
+                one folder takes the place of another, and shows them in the order in which they are asked. `explain` says \
+                of one request which rule decides on its trace, at which proxy, and why the others do not; with --address \
+                also what share of the live requests a rule decided, and how many arrived decided already.",
+        options: &[
+            option(None, "source", Some("dir:PATH"), "explain: the folder that the policies are in"),
+            option(None, "from", Some("NAME"), "explain: who asks, as service.namespace"),
+            option(None, "to", Some("NAME"), "explain: who is asked, as service.namespace"),
+            option(None, "method", Some("METHOD"), "explain: the request's method [GET]"),
+            option(None, "path", Some("PATH"), "explain: its path [/]"),
+            option(None, "host", Some("HOST"), "explain: its host [what --to says]"),
+            option(None, "header", Some("NAME=VALUE"), "explain: one of its headers, also baggage; may come again"),
+            option(None, "route", Some("NAME"), "explain: the route of the proxy's configuration that it takes"),
+            Opt {
+                short: None,
+                long: "side",
+                value: Some("SIDE"),
+                words: &policy::SIDES,
+                help: "explain: only this side: outbound, inbound or gateway [all that it passes]",
+            },
+            Opt {
+                short: None,
+                long: "parent",
+                value: Some("DECISION"),
+                words: &policy::PARENTS,
+                help: "explain: what it brings to the first proxy: none, kept or dropped [none]",
+            },
+            option(None, "address", Some("HOST:PORT"), "explain: ask this control plane how it really goes"),
+            option(None, "service", Some("NAME"), "diff: for the proxies of this service, and its callers"),
+            option(None, "namespace", Some("NAME"), "diff: in this namespace"),
+            option(None, "workload", Some("NAME"), "diff, explain: of this Deployment or StatefulSet"),
+            option(None, "account", Some("NAME"), "diff, explain: that run as this ServiceAccount"),
+            Opt {
+                short: None,
+                long: "role",
+                value: Some("ROLE"),
+                words: &policy::ROLES,
+                help: "diff: sidecar, gateway or standalone [sidecar]",
+            },
+            OUTPUT,
+            COLOUR,
+        ],
+        words: &["lint", "diff", "explain"],
+        examples: &[
+            ("spanmesh policy lint policies", "is all of it right?"),
+            ("helm template chart | spanmesh policy lint -", "what a chart makes"),
+            ("spanmesh policy diff policies policies.new", "whose rules change?"),
+            (
+                "spanmesh policy explain --source dir:policies --from cart.shop --to payment.shop --method POST --path /pay",
+                "which rule decides, and why not the others?",
+            ),
+        ],
+        run: policy::main,
     },
     Command {
         name: "completion",

@@ -73,9 +73,9 @@ fn zsh() -> String {
         for option in command.options {
             let value = match (option.value, option.words.is_empty(), takes_path(option)) {
                 (None, ..) => String::new(),
-                (Some(value), false, _) => format!(":{value}:({})", option.words.join(" ")),
-                (Some(value), true, true) => format!(":{value}:_files"),
-                (Some(value), true, false) => format!(":{value}:"),
+                (Some(value), false, _) => format!(":{}:({})", quoted(value), option.words.join(" ")),
+                (Some(value), true, true) => format!(":{}:_files", quoted(value)),
+                (Some(value), true, false) => format!(":{}:", quoted(value)),
             };
             for spelling in spellings(option) {
                 let _ = write!(text, " \\\n        '{spelling}[{}]{value}'", quoted(option.help));

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
+use lexopt::Parser;
+
 /// Why a command did not do what it was asked.
 #[derive(Debug)]
 pub enum Failure {
@@ -24,6 +26,20 @@ impl Failure {
 
     pub fn usage(command: &'static str, text: impl fmt::Display) -> Self {
         Self::Usage { command: Some(command), text: text.to_string() }
+    }
+
+    /// The value of an option that takes one of several words.
+    pub fn word<T>(
+        command: &'static str,
+        parser: &mut Parser,
+        option: &str,
+        parse: fn(&str) -> Option<T>,
+        words: &[&str],
+    ) -> Result<T, Self> {
+        let value = parser.value().map_err(|error| Self::usage(command, error))?;
+        let text = value.to_string_lossy();
+        let right = words.join(", ");
+        parse(&text).ok_or_else(|| Self::usage(command, format!("{option} takes one of {right}, not `{text}`")))
     }
 
     pub fn text(&self) -> Option<String> {

@@ -9,7 +9,7 @@ pub fn all() -> String {
         "Spanmesh: every call between your services, traced.\n\nUsage: spanmesh COMMAND [OPTIONS]\n\nCommands:\n",
     );
     for command in COMMANDS {
-        let _ = writeln!(text, "  {:<12}{}", command.name, command.summary);
+        let _ = writeln!(text, "  {:<15}{}", command.name, command.summary);
     }
     text.push_str("\nExamples:\n");
     for (line, what) in COMMANDS.iter().filter_map(|command| command.examples.first()) {

@@ -1,4 +1,5 @@
-//! The `spanmesh` command line: one tool that shows the mesh at work (`demo`), draws traces (`trace`) and runs the proxy.
+//! The `spanmesh` command line: one tool that shows the mesh at work (`demo`), draws traces (`trace`), looks at
+//! policies before and after they are in force (`policy`, `proxy-status`), and runs the proxy and the control plane.
 //!
 //! `commands` lists what there is; help, completion and man page are written from that list. A command exists when what it
 //! does exists. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 checked and found wanting.
@@ -7,12 +8,16 @@
 
 mod commands;
 mod completion;
+mod control;
 mod demo;
 mod failure;
 pub mod fuzz;
 mod help;
 mod http;
 mod man;
+mod output;
+mod policy;
+mod status;
 mod terminal;
 mod trace;
 

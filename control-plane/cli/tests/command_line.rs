@@ -57,7 +57,7 @@ fn help_names_every_command_and_each_command_has_its_own() {
         let (code, out, _) = said(arguments);
         assert_eq!(code, 0);
         assert!(out.contains("Exit codes: 0 done"), "{out}");
-        for name in ["demo", "trace", "proxy", "completion", "man"] {
+        for name in ["demo", "trace", "proxy", "control-plane", "proxy-status", "policy", "completion", "man"] {
             assert!(out.contains(&format!("\n  {name} ")), "{name}: {out}");
             let (code, own, _) = said(&[name, "--help"]);
             assert_eq!(code, 0);

@@ -51,8 +51,10 @@ fn bash(script: &Path, line: &str) -> String {
     )
 }
 
-const COMMANDS: &[&str] = &["demo", "trace", "proxy", "completion", "man", "help"];
+const COMMANDS: &[&str] =
+    &["demo", "trace", "proxy", "control-plane", "proxy-status", "policy", "completion", "man", "help"];
 const FORMS: &[&str] = &["waterfall", "json", "yaml", "table"];
+const SIDES: &[&str] = &["outbound", "inbound", "gateway"];
 const SHELLS: &[&str] = &["bash", "zsh", "fish"];
 
 #[test]
@@ -71,6 +73,9 @@ fn fish_offers_commands_options_words_and_files() {
             ("spanmesh demo --colour n", &["never"]),
             ("spanmesh completion ", SHELLS),
             ("spanmesh proxy ru", &["run"]),
+            ("spanmesh policy li", &["lint"]),
+            ("spanmesh policy --side ", SIDES),
+            ("spanmesh proxy-status -o ya", &["yaml"]),
             ("spanmesh help tr", &["trace"]),
         ],
     );
@@ -90,6 +95,9 @@ fn zsh_offers_commands_options_words_and_files() {
             ("spanmesh demo --colour n", &["never"]),
             ("spanmesh completion ", SHELLS),
             ("spanmesh proxy ru", &["run"]),
+            ("spanmesh policy li", &["lint"]),
+            ("spanmesh policy --side ", SIDES),
+            ("spanmesh proxy-status -o ya", &["yaml"]),
             ("spanmesh help tr", &["trace"]),
         ],
     );
@@ -107,6 +115,9 @@ fn bash_offers_commands_options_words_and_files() {
             ("spanmesh trace --file /etc/hostn", &["/etc/hostname"]),
             ("spanmesh demo --li", &[]),
             ("spanmesh completion ", &["bash", "zsh", "fish", "--help"]),
+            ("spanmesh policy li", &["lint"]),
+            ("spanmesh policy --side ", SIDES),
+            ("spanmesh proxy-status -o ya", &["yaml"]),
             ("spanmesh help tr", &["trace"]),
         ],
     );

@@ -18,8 +18,9 @@ pub fn proxies(view: &View) -> Value {
     let proxies = view.registry.list();
     let converged = view.registry.converged(version);
     let list = proxies.iter().map(|(id, seen)| {
-        let report = seen.report.as_ref().map(|report| {
+        let report = seen.report.as_ref().map(|(heard, report)| {
             json!({
+                "secondsAgo": heard.elapsed().as_secs(),
                 "version": report.version,
                 "windowMilliseconds": report.window,
                 "arrivedKept": report.arrived_kept,
@@ -27,6 +28,15 @@ pub fn proxies(view: &View) -> Value {
                 "unruled": report.unruled,
                 "spans": report.spans,
                 "guard": report.guard,
+            })
+        });
+        let sums = &seen.sums;
+        let rules = sums.rules.iter().map(|sum| {
+            json!({
+                "policy": sum.policy,
+                "rule": sum.rule,
+                "seen": sum.seen,
+                "kept": sum.kept,
             })
         });
         let refusals = seen.refusals.iter().map(|(resource, reason)| json!({"resource": resource, "reason": reason}));
@@ -46,6 +56,14 @@ pub fn proxies(view: &View) -> Value {
             "refusals": refusals.collect::<Vec<_>>(),
             "unknown": seen.unknown,
             "report": report,
+            "decided": {
+                "arrivedKept": sums.arrived_kept,
+                "arrivedDropped": sums.arrived_dropped,
+                "unruled": sums.unruled,
+                "spans": sums.spans,
+                "rules": rules.collect::<Vec<_>>(),
+                "otherRules": sums.others,
+            },
         })
     });
     json!({

@@ -44,7 +44,53 @@ pub struct Seen {
     pub refusals: Vec<(String, String)>,
     /// What it said that it does not know.
     pub unknown: Vec<String>,
-    pub report: Option<v1::Report>,
+    /// The latest, without its rules, and when it came.
+    pub report: Option<(Instant, v1::Report)>,
+    pub sums: Sums,
+}
+
+/// What a proxy's reports add up to since its stream began.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sums {
+    pub arrived_kept: u64,
+    pub arrived_dropped: u64,
+    pub unruled: u64,
+    pub spans: u64,
+    pub rules: Vec<RuleSum>,
+    /// Of rules that there was no room for.
+    pub others: u64,
+}
+
+/// Requests that a rule decided, all operations together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleSum {
+    pub policy: String,
+    pub rule: String,
+    pub seen: u64,
+    pub kept: u64,
+}
+
+impl Sums {
+    pub fn add(&mut self, report: &v1::Report) {
+        self.arrived_kept = self.arrived_kept.saturating_add(report.arrived_kept);
+        self.arrived_dropped = self.arrived_dropped.saturating_add(report.arrived_dropped);
+        self.unruled = self.unruled.saturating_add(report.unruled);
+        self.spans = self.spans.saturating_add(report.spans);
+        for count in report.rules.iter().filter(|count| count.seen > 0) {
+            let has_room = self.rules.len() < RULES && count.policy.len() + count.rule.len() <= NAME;
+            match self.rules.iter_mut().find(|sum| sum.policy == count.policy && sum.rule == count.rule) {
+                Some(sum) => {
+                    sum.seen = sum.seen.saturating_add(count.seen);
+                    sum.kept = sum.kept.saturating_add(count.kept);
+                }
+                None if has_room => {
+                    let v1::RuleCount { policy, rule, seen, kept, .. } = count.clone();
+                    self.rules.push(RuleSum { policy, rule, seen, kept });
+                }
+                None => self.others = self.others.saturating_add(count.seen),
+            }
+        }
+    }
 }
 
 impl Registry {
@@ -114,3 +160,31 @@ pub const LATENCIES: [Duration; 10] = [
     Duration::from_secs(5),
     Duration::from_secs(30),
 ];
+/// Rules of one proxy that are counted apart. Ten thousand proxies with so many are 40 MiB.
+const RULES: usize = 32;
+/// Policy and rule: names of Kubernetes, a namespace and a rule's name.
+const NAME: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_add_up_and_rules_beyond_the_room_are_counted_together() {
+        let count = |rule: usize, operation: &str| v1::RuleCount {
+            policy: "shop/cart".into(),
+            rule: format!("rule-{rule}"),
+            operation: operation.into(),
+            seen: 10,
+            kept: 1,
+            held: None,
+        };
+        let rules = (0..RULES + 3).flat_map(|rule| [count(rule, "GET /a"), count(rule, "GET /b")]).collect();
+        let report = v1::Report { rules, arrived_kept: 5, unruled: 2, ..v1::Report::default() };
+        let mut sums = Sums::default();
+        sums.add(&report);
+        sums.add(&report);
+        assert_eq!((sums.rules.len(), sums.rules[0].seen, sums.rules[0].kept), (RULES, 40, 4));
+        assert_eq!((sums.others, sums.arrived_kept, sums.unruled), (120, 10, 4));
+    }
+}

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tonic::{Code, Status, Streaming};
 
 use super::conversation::{Conversation, Misstep};
-use super::registry::{Counts, Seen};
+use super::registry::{Counts, Seen, Sums};
 use super::{Hub, PATIENCE, Told};
 use crate::picture::{Picture, Seat};
 
@@ -71,6 +71,7 @@ async fn serve(
         refusals: Vec::new(),
         unknown: Vec::new(),
         report: None,
+        sums: Sums::default(),
     };
     let steady = steady(&seen);
     let entry = Entry { hub, id: hub.registry.enter(seen), steady };
@@ -198,7 +199,9 @@ impl Entry<'_> {
         report.unknown.truncate(UNKNOWN);
         self.hub.registry.update(self.id, |seen| {
             seen.unknown.clone_from(&report.unknown);
-            seen.report = Some(v1::Report { rules: Vec::new(), unknown: Vec::new(), ..report.clone() });
+            seen.sums.add(&report);
+            let short = v1::Report { rules: Vec::new(), unknown: Vec::new(), ..report.clone() };
+            seen.report = Some((Instant::now(), short));
         });
         if self.hub.told.try_send(Told::Report { steady: self.steady, report }).is_err() {
             Counts::add(&self.hub.registry.counts.reports_dropped, 1);

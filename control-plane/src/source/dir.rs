@@ -77,9 +77,14 @@ pub fn read(path: &Path) -> Files {
     files
 }
 
-fn text(path: &Path) -> Result<String, String> {
+/// The text of one file, unless it is larger than a resource may be.
+pub fn text(path: &Path) -> Result<String, String> {
+    bounded(File::open(path))
+}
+
+pub fn bounded(reader: io::Result<impl Read>) -> Result<String, String> {
     let mut text = String::new();
-    match File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_string(&mut text)) {
+    match reader.and_then(|reader| reader.take(LARGEST + 1).read_to_string(&mut text)) {
         Ok(_) if text.len() as u64 > LARGEST => Err(format!("is larger than {LARGEST} bytes; split it")),
         Ok(_) => Ok(text),
         Err(error) => Err(format!("cannot be read: {error}")),
@@ -122,6 +127,15 @@ impl Folder {
         self.parsed.retain(|name, _| files.contains_key(name));
         self.files = files;
         Some(self.settle())
+    }
+
+    /// The line of a field of the document that a verdict has this place for.
+    pub fn line(&self, place: &str, field: &str) -> Option<usize> {
+        let (file, first) = place.rsplit_once(':')?;
+        let before = first.parse::<usize>().ok()?.checked_sub(1)?;
+        let text = self.files.get(file)?.as_ref().ok()?;
+        let rows: Vec<_> = text.lines().skip(before).take_while(|row| row.trim_end() != "---").collect();
+        Some(before + Lines::new(&rows.join("\n")).of(field)?)
     }
 
     fn settle(&mut self) -> Reading {

@@ -9,6 +9,7 @@ use crate::rules::sampling::plan::{self, Action, Capture, Chain, Id, Keep, Plan,
 use crate::rules::sampling::threshold::Threshold;
 
 pub const POLICY: &str = "policy";
+const OWN: &str = "own";
 pub const DESTINATION: &str = "destination";
 pub const THRESHOLDS: &str = "thresholds";
 pub const CAPTURE: &str = "capture";
@@ -50,6 +51,27 @@ impl Snapshot {
         }
         snapshot
     }
+}
+
+/// What a proxy decides by that is given this; for whoever wants to know before it is pushed. What one would refuse is
+/// refused, with its resource's kind and name.
+pub fn plan(
+    policy: &v1::Policy,
+    destinations: &[(String, v1::Chain)],
+    captures: &[(String, v1::Capture)],
+) -> Result<Plan, String> {
+    let read = |kind: &str, name: &str, body: Vec<u8>| {
+        let decoded = decode(kind, name, &body, &[]).map_err(|reason| format!("{kind} {name}: {reason}"));
+        decoded.map(|(decoded, _)| (name.to_owned(), decoded))
+    };
+    let mut resources = vec![read(POLICY, OWN, policy.encode_to_vec())?];
+    for (name, chain) in destinations {
+        resources.push(read(DESTINATION, name, chain.encode_to_vec())?);
+    }
+    for (name, capture) in captures {
+        resources.push(read(CAPTURE, name, capture.encode_to_vec())?);
+    }
+    Ok(Snapshot::of(0, resources.iter().map(|(name, decoded)| (name.as_str(), decoded))).plan)
 }
 
 /// True if the body has more than this version knows.

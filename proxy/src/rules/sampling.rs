@@ -5,6 +5,7 @@
 mod ask;
 mod bucket;
 mod engine;
+pub mod explain;
 mod index;
 mod keep;
 pub mod plan;

@@ -40,6 +40,28 @@ async fn will_keep(proxy: &Proxy, path: &str, expected: bool) {
 }
 
 #[test]
+fn the_control_plane_says_how_many_requests_each_rule_has_decided() {
+    run(async {
+        let (origin, policies) = (Origin::echo(Protocol::Http1).await, Dir::new());
+        put(&policies, "a.yaml", &sampling("all", NAMESPACE, NEVER));
+        let control_plane = ControlPlane::start(&policies);
+        let proxy = gateway(Dir::new(), &control_plane.section(), &origin);
+        control_plane.in_step(1).await;
+        will_keep(&proxy, "/", false).await;
+        for _ in 0..9 {
+            assert!(!keeps(&proxy, "/").await);
+        }
+        eventually("ten requests are told", || {
+            let page = control_plane.page("/proxies");
+            let decided = &page["proxies"][0]["decided"];
+            let rule = &decided["rules"][0];
+            rule["policy"] == "shop/all" && rule["rule"] == "none" && rule["seen"] == 10 && rule["kept"] == 0
+        })
+        .await;
+    });
+}
+
+#[test]
 fn a_saved_file_decides_at_the_proxy_and_a_removed_one_no_longer() {
     run(async {
         let (origin, policies) = (Origin::echo(Protocol::Http1).await, Dir::new());

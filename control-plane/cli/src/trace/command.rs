@@ -94,10 +94,10 @@ impl Asked {
                 Arg::Short('l') | Arg::Long("list") => asked.list = true,
                 Arg::Short('a') | Arg::Long("all") => asked.all = true,
                 Arg::Short('o') | Arg::Long("output") => {
-                    asked.output = word(parser, "--output", Output::parse, &Output::WORDS)?;
+                    asked.output = Failure::word("trace", parser, "--output", Output::parse, &Output::WORDS)?;
                 }
                 Arg::Long("colour" | "color") => {
-                    asked.colours = word(parser, "--colour", Colours::parse, &Colours::WORDS)?
+                    asked.colours = Failure::word("trace", parser, "--colour", Colours::parse, &Colours::WORDS)?
                 }
                 Arg::Long("width") => {
                     let value = parser.value().map_err(wrong)?;
@@ -118,13 +118,6 @@ impl Asked {
 fn header(text: &str) -> Option<(HeaderName, HeaderValue)> {
     let (name, value) = text.split_once(':')?;
     Some((name.trim().parse().ok()?, value.trim().parse().ok()?))
-}
-
-fn word<T>(parser: &mut Parser, option: &str, parse: fn(&str) -> Option<T>, words: &[&str]) -> Result<T, Failure> {
-    let value = parser.value().map_err(|error| Failure::usage("trace", error))?;
-    let text = value.to_string_lossy();
-    parse(&text)
-        .ok_or_else(|| Failure::usage("trace", format!("{option} takes one of {}, not `{text}`", words.join(", "))))
 }
 
 fn show(asked: &Asked, held: Held, terminal: &mut Terminal) -> Result<ExitCode, Failure> {

@@ -1,14 +1,13 @@
 //! A trace, or several, for scripts: the same facts as JSON, as YAML and as a table.
 
-use std::fmt::Write;
-
 use serde_json::{Value, json};
 use spanmesh_proto::TraceId;
 
 use super::span::Span;
 use super::tree::{Node, Tree};
 use super::waterfall::{duration, utc};
-use crate::terminal::{columns, tame};
+use crate::output::aligned;
+use crate::terminal::tame;
 
 /// How it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,22 +128,4 @@ pub fn summary_table(summaries: &[Value]) -> String {
         ]);
     }
     aligned(&rows)
-}
-
-/// Columns two blanks apart.
-fn aligned(rows: &[Vec<String>]) -> String {
-    let count = rows.iter().map(Vec::len).max().unwrap_or_default();
-    let widths: Vec<usize> = (0..count)
-        .map(|column| rows.iter().filter_map(|row| row.get(column)).map(|cell| columns(cell)).max().unwrap_or_default())
-        .collect();
-    let mut out = String::new();
-    for row in rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            let _ = write!(line, "{}  ", crate::terminal::fit(cell, *width));
-        }
-        out.push_str(line.trim_end());
-        out.push('\n');
-    }
-    out
 }
