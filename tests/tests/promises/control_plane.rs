@@ -201,14 +201,14 @@ fn destinations_and_what_spans_say_are_pushed_too() {
                 "apiVersion: spanmesh.io/v1alpha1\nkind: MeshTracing\nmetadata: {{name: default}}\nspec:\n  \
                  destinations: [{{name: file, file: {{path: {folder}/spans.jsonl}}}}]\n\
                  ---\napiVersion: spanmesh.io/v1alpha1\nkind: SpanPolicy\nmetadata: {{name: tenant, namespace: shop}}\n\
-                 spec:\n  targetRefs: [{NAMESPACE}]\n  attributes: [{{name: enduser.id, value: acme}}]\n"
+                 spec:\n  targetRefs: [{NAMESPACE}]\n  attributes: [{{name: test.tenant, value: acme}}]\n"
             ),
         );
         let accepted = || control_plane.metric("resources_accepted");
         eventually("both are accepted", || accepted() == 2.0).await;
         control_plane.in_step(1).await;
         let begun = Instant::now();
-        while proxy.spans().iter().all(|span| spanmesh_tests::proxy::text(span, "enduser.id") != "acme") {
+        while proxy.spans().iter().all(|span| spanmesh_tests::proxy::text(span, "test.tenant") != "acme") {
             assert!(begun.elapsed() < Duration::from_secs(10), "no span has the new attribute");
             keeps(&proxy, "/").await;
             tokio::time::sleep(Duration::from_millis(50)).await;
