@@ -34,9 +34,6 @@ pub fn policy(cluster: &Cluster, seat: &Seat) -> v1::Policy {
         if let Some(redaction) = &spec.redaction {
             policy.redaction = Some(wire::redaction(redaction));
         }
-        if let Some(templates) = &spec.templates {
-            policy.templates = templates.clone();
-        }
         if let Some(propagation) = &spec.propagation {
             policy.propagation = Some(wire::propagation(propagation));
         }
@@ -107,7 +104,6 @@ fn mesh_wide(cluster: &Cluster, seat: &Seat) -> v1::Policy {
             .as_ref()
             .filter(|_| seat.role == GATEWAY)
             .map(|edge| v1::Edge { trust: edge.trust.word().into() }),
-        access_log: spec.access_log.as_ref().map(|log| v1::AccessLog { requests: log.requests.word().into() }),
         guard: spec.safety.as_ref().map(wire::guard),
         ..v1::Policy::default()
     }

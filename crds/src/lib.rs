@@ -32,8 +32,7 @@ pub use destination::{
     Compression, Destination, FileTarget, Header, Only, OtlpEncoding, OtlpGrpc, OtlpHttp, Tls, Zipkin,
 };
 pub use mesh::{
-    AccessLog, Budgets, Edge, LoggedRequests, MeshTracing, MeshTracingSpec, MeshTracingStatus, Safety, ServiceBudget,
-    Trust, Untraced,
+    Budgets, Edge, MeshTracing, MeshTracingSpec, MeshTracingStatus, Safety, ServiceBudget, Trust, Untraced,
 };
 pub use problem::Problem;
 pub use propagation::{Format, Propagation};

@@ -78,9 +78,6 @@ pub struct MeshTracingSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 3), extend("x-kubernetes-list-type" = "set"))]
     pub untraced: Option<Vec<Untraced>>,
-    /// The proxies' access log.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub access_log: Option<AccessLog>,
     /// What protects applications and the collector from too many spans, whatever policies say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub safety: Option<Safety>,
@@ -153,25 +150,6 @@ words! {
         Scrapes = "scrapes",
         /// what applications report: OTLP, Zipkin, Jaeger, StatsD over HTTP.
         Exports = "exports",
-    }
-}
-
-/// The access log.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct AccessLog {
-    pub requests: LoggedRequests,
-}
-
-words! {
-    /// Which requests have a line.
-    pub enum LoggedRequests {
-        /// none.
-        None = "none",
-        /// those that failed.
-        Errors = "errors",
-        /// all.
-        All = "all",
     }
 }
 

@@ -61,13 +61,11 @@ pub fn span_policy(namespace: &str, spec: &SpanPolicySpec) -> Vec<Problem> {
         bound(check, 2, spec);
         let says = spec.attributes.is_some()
             || spec.redaction.is_some()
-            || spec.templates.is_some()
             || spec.propagation.is_some()
             || spec.destinations.is_some();
         check.must(says, says::SOME_SPAN);
         targets(check, &spec.target_refs, namespace);
         spans::attributes(check, spec.attributes.as_deref().unwrap_or_default());
-        spans::templates(check, spec.templates.as_deref().unwrap_or_default());
         check.some("propagation", spec.propagation.as_ref(), spans::propagation);
         spans::destinations(check, spec.destinations.as_deref().unwrap_or_default());
     });

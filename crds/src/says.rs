@@ -58,8 +58,6 @@ rules! {
         "self.value.matches('^/[^?# ]*$')";
     TEMPLATE: "a template has whole segments such as `{id}`, and other paths have no `{`: write `/carts/{id}` with type Template, `/carts` with type Exact or Prefix",
         "(self.type == 'Template') == self.value.matches('/[{][A-Za-z_]')";
-    TEMPLATES: "a template is a path with whole segments such as `{id}`: `/carts/{id}/items`",
-        "self.all(template, template.matches('^/([^?# ]*/)?[{][A-Za-z_][^?# ]*$'))";
     ENDPOINT: "write `http://` or `https://`, a host, a port and perhaps a path: `http://collector:4318`",
         "self.matches('^https?://[^/?#@ ]+(/[^?# ]*)?$')";
     GRPC_ENDPOINT: "write `http://` or `https://`, a host and a port, without a path: `http://collector:4317`",
@@ -100,8 +98,8 @@ rules! {
         "has(self.service) || has(self.__namespace__)";
     SOME_POLICY: "says nothing: write defaults, or overrides for a namespace",
         "has(self.defaults) || has(self.overrides)";
-    SOME_SPAN: "says nothing: write attributes, redaction, templates, propagation or destinations",
-        "has(self.attributes) || has(self.redaction) || has(self.templates) || has(self.propagation) || has(self.destinations)";
+    SOME_SPAN: "says nothing: write attributes, redaction, propagation or destinations",
+        "has(self.attributes) || has(self.redaction) || has(self.propagation) || has(self.destinations)";
     SOME_BUDGET: "says nothing: write spansPerSecond or services, or leave it out",
         "has(self.spansPerSecond) || has(self.services)";
     SOME_ONLY: "says nothing: write namespaces or services, or leave it out",

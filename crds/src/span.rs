@@ -75,11 +75,6 @@ pub struct SpanPolicySpec {
     /// What is taken out of spans and of the access log.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redaction: Option<Redaction>,
-    /// Templates of paths, such as `/carts/{id}/items`: a request whose path is like one has its span named so. The first
-    /// that matches names it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 128), inner(length(min = 1, max = 256)), extend("x-kubernetes-list-type" = "set", "x-kubernetes-validations" = cel(&[says::TEMPLATES])))]
-    pub templates: Option<Vec<String>>,
     /// Which headers carry the trace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub propagation: Option<Propagation>,

@@ -98,7 +98,25 @@ pub fn for_callers(cluster: &Cluster, service: &str, namespace: &str) -> Merged 
         let named = meta.namespace == namespace && spec.target_refs.iter().any(is);
         named.then_some(Layer { level: Some(Level::Workload), meta, sampling, strategy: spec.strategy })
     });
-    Merged { parent: None, keeps: Vec::new(), ..stack(&layers.collect::<Vec<_>>()) }
+    let mut merged = stack(&layers.collect::<Vec<_>>());
+    if !merged.rules.is_empty() || !merged.boosts.is_empty() {
+        // Whatever is to hold above all else holds above these, too.
+        let here = |target: &TargetRef| target.kind == TargetKind::Namespace && target.name == namespace;
+        for Resource { meta, spec } in cluster.sampling.iter().rev() {
+            if let Some(overrides) = &spec.overrides
+                && meta.namespace == namespace
+                && spec.target_refs.iter().any(here)
+            {
+                merged.put_above(meta, overrides);
+            }
+        }
+        if let Some(mesh) = &cluster.mesh
+            && let Some(overrides) = &mesh.spec.overrides
+        {
+            merged.put_above(&mesh.meta, overrides);
+        }
+    }
+    Merged { parent: None, keeps: Vec::new(), ..merged }
 }
 
 /// A policy that names both the namespace and a workload in it counts once, as the more specific.

@@ -3,7 +3,7 @@
 use super::sampling::is_one;
 use crate::grammar::{
     is_attribute, is_endpoint, is_grpc_endpoint, is_header, is_host, is_name, is_network, is_object, is_own_attribute,
-    is_own_header, is_template,
+    is_own_header,
 };
 use crate::problem::Check;
 use crate::says;
@@ -85,9 +85,4 @@ pub(crate) fn attributes(check: &mut Check, attributes: &[Attribute]) {
         }
         check.some("baggage", baggage.as_ref(), |check, key| check.must(is_header(key), says::BAGGAGE));
     });
-}
-
-pub(crate) fn templates(check: &mut Check, templates: &[String]) {
-    let good = templates.iter().all(|template| is_template(template));
-    check.field("templates", |check| check.must(good, says::TEMPLATES));
 }

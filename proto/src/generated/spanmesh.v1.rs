@@ -543,11 +543,7 @@ pub struct Policy {
     #[prost(message, optional, tag = "7")]
     pub edge: ::core::option::Option<Edge>,
     #[prost(message, optional, tag = "8")]
-    pub access_log: ::core::option::Option<AccessLog>,
-    #[prost(message, optional, tag = "9")]
     pub guard: ::core::option::Option<Guard>,
-    #[prost(string, repeated, tag = "10")]
-    pub templates: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Kind `destination`, name `service.namespace`: rules for calls to a service, for its callers' proxies. Also the part of
 /// a Policy that holds for the proxy's own side.
@@ -877,12 +873,6 @@ pub struct Edge {
     /// Continue, Downgrade, Restart or Ignore.
     #[prost(string, tag = "1")]
     pub trust: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct AccessLog {
-    /// none, errors or all.
-    #[prost(string, tag = "1")]
-    pub requests: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct Guard {

@@ -9,7 +9,7 @@ use super::reader::Reader;
 use super::schema::Form;
 use super::tree::Tree;
 use super::validate;
-use super::{Adaptive, KeepOn, Logged, Match, Policy, RateLimit, Trust};
+use super::{Adaptive, KeepOn, Match, Policy, RateLimit, Trust};
 
 /// What is pushed besides rules for sampling.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,24 +18,12 @@ pub struct Pushed {
     pub policy: Policy,
     /// Of gateways' listeners.
     pub trust: Option<Trust>,
-    pub access_log: Option<Logged>,
     /// `None`: as usual; `Some(None)`: off.
     pub guard: Option<Option<f64>>,
 }
 
 pub fn policy(message: &v1::Policy, environment: &[(String, String)]) -> Result<Pushed, String> {
-    let v1::Policy {
-        sampling: _,
-        propagation,
-        redaction,
-        attributes,
-        destinations,
-        untraced,
-        edge,
-        access_log,
-        guard,
-        templates,
-    } = message;
+    let v1::Policy { sampling: _, propagation, redaction, attributes, destinations, untraced, edge, guard } = message;
     let mut fields = Vec::new();
     if let Some(propagation) = propagation {
         fields.push(entry("propagation", self::propagation(propagation)));
@@ -48,9 +36,6 @@ pub fn policy(message: &v1::Policy, environment: &[(String, String)]) -> Result<
     }
     fields.push(entry("attributes", Tree::List(attributes.iter().map(attribute).collect())));
     fields.push(entry("destinations", Tree::List(destinations.iter().map(destination).collect())));
-    if !templates.is_empty() {
-        fields.push(entry("templates", words(templates)));
-    }
     let mut policy = read::<Policy>(&Tree::Map(fields))?;
     let mut reader = Reader::default();
     validate::policy(&mut reader, &policy);
@@ -59,12 +44,11 @@ pub fn policy(message: &v1::Policy, environment: &[(String, String)]) -> Result<
         tracing::warn!("{warning}");
     }
     let trust = edge.as_ref().map(|edge| read::<Trust>(&Tree::text(edge.trust.clone()))).transpose()?;
-    let logged = access_log.as_ref().map(|log| read::<Logged>(&Tree::text(log.requests.clone()))).transpose()?;
     let guard = guard.as_ref().map(|guard| match guard.spans_per_second {
         0.0 => Ok(None),
         rate => read::<Rate>(&Tree::Fraction(rate)).map(Some),
     });
-    Ok(Pushed { policy, trust, access_log: logged, guard: guard.transpose()? })
+    Ok(Pushed { policy, trust, guard: guard.transpose()? })
 }
 
 pub fn matches(message: &v1::Match) -> Result<Match, String> {

@@ -119,20 +119,31 @@ fn rules(chain: &v1::Chain) -> Vec<String> {
     lines
 }
 
+fn attribute_line(attribute: &v1::Attribute) -> String {
+    use v1::attribute::From;
+    let from = match &attribute.from {
+        Some(From::RequestHeader(name)) => format!("header {name} of the request"),
+        Some(From::ResponseHeader(name)) => format!("header {name} of the answer"),
+        Some(From::Baggage(key)) => format!("{key} of the baggage"),
+        Some(From::Variable(name)) => format!("variable {name}"),
+        Some(From::Value(value)) => format!("`{value}`"),
+        None => "nothing".into(),
+    };
+    if attribute.name.is_empty() { from } else { format!("{}: {from}", attribute.name) }
+}
+
 fn lines(policy: &v1::Policy, captures: &[(String, v1::Capture)]) -> Vec<String> {
     let mut lines = policy.sampling.as_ref().map(rules).unwrap_or_default();
     for (name, capture) in captures {
         let asked = rule::conditions(capture.r#match.as_ref());
         lines.push(format!("capture  {name}: {}", if asked.is_empty() { "all".into() } else { asked.join(", ") }));
     }
-    lines.extend(policy.attributes.iter().map(|attribute| format!("attribute    {}", plain(attribute))));
-    lines.extend(policy.templates.iter().map(|template| format!("template     {template}")));
+    lines.extend(policy.attributes.iter().map(|attribute| format!("attribute    {}", attribute_line(attribute))));
     lines.extend(policy.destinations.iter().map(|to| format!("destination  {}", plain(to))));
     lines.extend(policy.redaction.as_ref().map(|redaction| format!("redaction    {}", plain(redaction))));
     lines.extend(policy.propagation.as_ref().map(|propagation| format!("propagation  {}", plain(propagation))));
     lines.extend(policy.untraced.as_ref().map(|untraced| format!("untraced     {}", untraced.kinds.join(", "))));
     lines.extend(policy.edge.as_ref().map(|edge| format!("edge         {}", edge.trust)));
-    lines.extend(policy.access_log.as_ref().map(|log| format!("access log   {}", log.requests)));
     lines.extend(policy.guard.as_ref().map(|guard| format!("guard        {} spans a second", guard.spans_per_second)));
     lines
 }
