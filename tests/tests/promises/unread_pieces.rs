@@ -146,7 +146,7 @@ fn who_goes_on_after_a_while_misses_nothing() {
 /// An origin may not have heard of the reset yet, or not care.
 #[test]
 fn what_still_comes_for_a_request_that_was_given_up_costs_its_neighbours_nothing() {
-    for (streams, pieces) in [(1, 40_000), (300, 20)] {
+    for (streams, pieces) in [(1, 40_000), (20, 2_000)] {
         run(async move {
             let (connections, go_on) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
             let (count, gone) = (connections.clone(), go_on.clone());
@@ -163,7 +163,7 @@ fn what_still_comes_for_a_request_that_was_given_up_costs_its_neighbours_nothing
                 answers.push(get(&mut client).await.expect("a head"));
             }
             drop(answers);
-            eventually("the origin has written all the same", || go_on.get()).await;
+            eventually(&format!("the origin has written all the same: {streams} streams"), || go_on.get()).await;
             let mut neighbour = Client::connect(Http1, proxy.address("in")).await;
             for _ in 0..20 {
                 assert_eq!(neighbour.get("/").await.body, "whole", "{streams} streams");
