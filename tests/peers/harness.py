@@ -273,8 +273,9 @@ def free_port():
 
 
 def _port_numbers():
+    """Each once before any comes again: two listeners of one proxy must not be given the same."""
     while True:
-        yield random.randrange(20000, 30000)
+        yield from random.sample(range(20000, 30000), 10000)
 
 
 def reachable(port):
