@@ -73,10 +73,12 @@ struct Heard {
 }
 
 async fn measure(options: Options) -> Result<(), Failure> {
-    rustix::process::setrlimit(
-        rustix::process::Resource::Nofile,
-        rustix::process::Rlimit { current: Some(64 * 1024), maximum: Some(64 * 1024) },
-    )?;
+    let mut files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    files.current = files.maximum;
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, files)?;
+    if let Some(most) = files.maximum.filter(|most| *most < options.proxies as u64 + SPARE) {
+        return Err(format!("this process may open {most} files: `ulimit -n` says so, and root may raise it").into());
+    }
     let folder = std::env::temp_dir().join(format!("spanmesh-push-{}", std::process::id()));
     let policies = folder.join("policies");
     std::fs::create_dir_all(&policies)?;
@@ -329,3 +331,5 @@ impl tower::Service<http::Request<tonic::body::Body>> for Channel {
 }
 
 const ROUNDS: usize = 9;
+/// Files of this process that are no connections.
+const SPARE: u64 = 100;

@@ -157,7 +157,7 @@ fn list_size(fields: &HeaderMap) -> usize {
 }
 
 /// The one authority that a request names. RFC 9112 §3.2: HTTP/1.1 must send one `Host`, and the target's own authority
-/// wins over it. RFC 9113 §8.3.1: `:authority` and `Host` must not differ.
+/// wins over it. RFC 9113 §8.3.1: over HTTP/2 there is one of `:authority` and `Host`, and they must not differ.
 fn host(uri: &Uri, version: Version, headers: &mut HeaderMap) -> Result<Option<HeaderValue>, Flag> {
     let mut lines = headers.get_all(HOST).iter();
     let line = lines.next().cloned();
@@ -173,7 +173,8 @@ fn host(uri: &Uri, version: Version, headers: &mut HeaderMap) -> Result<Option<H
     }
     let Some(authority) = uri.authority() else {
         return match (version, line) {
-            (Version::HTTP_11, None) => Err(Flag::BadRequest),
+            (Version::HTTP_11 | Version::HTTP_2, None) => Err(Flag::BadRequest),
+            (Version::HTTP_2, Some(line)) if line.is_empty() => Err(Flag::BadRequest),
             (_, line) => Ok(line),
         };
     };

@@ -357,7 +357,8 @@ mod tests {
             ("path:0", None),
         ] {
             let read = Ot::read(text);
-            assert_eq!(read.map(|ot| ot.th.map(Threshold::digits)), Some(th.map(str::to_owned)), "{text}");
+            let digits = read.map(|ot| ot.th.map(|threshold| threshold.digits().to_string()));
+            assert_eq!(digits, Some(th.map(str::to_owned)), "{text}");
         }
         assert_eq!(Ot::parse("rv:ffffffffffffff").rv, Some(MAX));
         for bad in [

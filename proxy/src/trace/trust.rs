@@ -16,7 +16,7 @@ pub use super::propagate::set::Set;
 use super::propagate::state::{self, Checked, Edit};
 use super::propagate::text;
 use super::propagate::{self, Decision, Format, Found, Reading, baggage, jaeger, w3c};
-use super::sample::{self, By, Inputs, Reason, Verdict};
+use super::sample::{self, By, Inputs, Reason, Told, Verdict};
 use crate::config::{Propagation, Trust};
 use crate::rules::sampling::{Engine, Request, Seat};
 
@@ -157,7 +157,7 @@ pub fn settle(
     context.debug = verdict.by == By::Forced && verdict.reason.seat == Seat::ARRIVED;
     notes.decided = Some(verdict.by);
     notes.reason = Some(verdict.reason);
-    let stated = state != Checked::Absent || verdict.threshold != sample::Told::Unchanged;
+    let stated = state != Checked::Absent || verdict.threshold != Told::Unchanged;
     notes.state = if verdict.sampled && stated { state::whole(headers) } else { None };
     if propagation.request_id {
         notes.request_id = request_id.or_else(|| make_request_id(headers, rng, ink));
@@ -272,6 +272,10 @@ fn decide(headers: &mut HeaderMap, state: Checked, asked: &Asked<'_>, writes: bo
     let ot = has_ot.then(|| state::member(headers, state::OT)).flatten();
     let Asked { trust, decision, trace, engine, request } = *asked;
     let verdict = sample::decide(&Inputs { trust, decision, trace, ot, engine, request, headers });
+    if let (Checked::Absent, Told::Set(threshold), true) = (state, verdict.threshold, writes) {
+        state::begin(headers, (state::OT, &["th:", &threshold.digits()]), ink);
+        return verdict;
+    }
     let told = sample::told(ot, verdict.threshold);
     if ours || told.is_some() && writes {
         let told = told.as_deref();

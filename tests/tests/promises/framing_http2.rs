@@ -206,7 +206,8 @@ fn a_host_agrees_with_the_authority() {
         ("lines", "9113 10.3", &[METHOD, SCHEME, PATH, (":authority", "a\r\nx: y")], Empty, Refused),
         ("an empty authority", "9113 8.3.1", &[METHOD, SCHEME, PATH, (":authority", "")], Empty, Refused),
         ("an empty host beside it", "9113 8.3.1", &[METHOD, SCHEME, PATH, AUTHORITY, ("host", "")], Empty, Refused),
-        ("neither", "9113 8.3.1", &[METHOD, SCHEME, PATH], Empty, Arrives("GET /")),
+        ("neither", "9113 8.3.1", &[METHOD, SCHEME, PATH], Empty, Refused),
+        ("an empty host alone", "9113 8.3.1", &[METHOD, SCHEME, PATH, ("host", "")], Empty, Refused),
         ("a port beyond all", "9113 8.3.1", &[METHOD, SCHEME, PATH, (":authority", "a:65536")], Empty, Refused),
         ("lines in a host", "9113 10.3", &[METHOD, SCHEME, PATH, ("host", "a\r\nx: y")], Empty, Refused),
     ]);

@@ -1,6 +1,9 @@
 //! Thresholds as OpenTelemetry has them in tracestate: 56 bits that say how many of all traces are dropped. A trace is
 //! kept if its randomness R reaches the threshold T.
 
+use std::fmt::{Display, Formatter};
+use std::ops::Deref;
+
 /// 56 bits: how many of all traces are dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Threshold(u64);
@@ -57,10 +60,45 @@ impl Threshold {
         Some(Self(value << (4 * (DIGITS - digits.len()))))
     }
 
-    pub fn digits(self) -> String {
-        let digits = format!("{:014x}", self.0);
-        let short = digits.trim_end_matches('0');
-        if short.is_empty() { "0".into() } else { short.into() }
+    pub fn digits(self) -> Digits {
+        let mut text = [b'0'; DIGITS];
+        let mut length = 1;
+        for (place, digit) in text.iter_mut().enumerate() {
+            let shift = 4 * (DIGITS - 1 - place);
+            let value = (self.0 >> shift & 0xf) as u8;
+            if value != 0 {
+                length = place + 1;
+            }
+            *digit = if value < 10 { b'0' + value } else { b'a' + value - 10 };
+        }
+        Digits { text, length }
+    }
+}
+
+/// As a header has them: at least one, and no zeros at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Digits {
+    text: [u8; DIGITS],
+    length: usize,
+}
+
+impl Deref for Digits {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        self.text.get(..self.length).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or("0")
+    }
+}
+
+impl PartialEq<&str> for Digits {
+    fn eq(&self, other: &&str) -> bool {
+        **self == **other
+    }
+}
+
+impl Display for Digits {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(self)
     }
 }
 

@@ -90,6 +90,17 @@ pub fn member<'a>(headers: &'a HeaderMap, key: &str) -> Option<&'a str> {
     all.find(|(name, _)| *name == key.as_bytes()).and_then(|(_, value)| std::str::from_utf8(value).ok())
 }
 
+/// The first member of a request that brought none: what most requests need, so that it costs little.
+pub fn begin(headers: &mut HeaderMap, (key, value): (&str, &[&str]), ink: &mut Ink) {
+    let written = ink.value(key.len() + 1 + value.iter().map(|part| part.len()).sum::<usize>(), |out| {
+        [key, "="].iter().chain(value).for_each(|part| out.extend_from_slice(part.as_bytes()));
+    });
+    if let Some(value) = written {
+        let [_, tracestate] = &w3c::NAMES;
+        headers.insert(tracestate, value);
+    }
+}
+
 /// Writes the list anew, in one line. Of a valid list.
 pub fn rewrite(headers: &mut HeaderMap, edit: &Edit<'_>, ink: &mut Ink) {
     let value = {
