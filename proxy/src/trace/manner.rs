@@ -27,16 +27,18 @@ impl Manner {
         Self { redactor, custom: Custom::new(&policy.attributes), failures: Failures::new(&policy.grpc_errors) }
     }
 
-    /// Takes secrets out of a batch.
+    /// Takes secrets out of a batch, whose text is whole then.
     pub fn prepare(batch: &mut Batch) {
-        let Some(manner) = batch.manner.clone() else { return };
-        let Self { redactor, custom, .. } = &*manner;
-        batch.rewrite(|part, word, end| match part {
-            Part::Query => changed(redactor.query(word, end)),
-            Part::Host => changed(redactor.authority(word, end)),
-            Part::Text => changed(redactor.text(word, end)),
-            Part::Custom => Some(custom.redact(word, redactor)),
-        });
+        if let Some(manner) = batch.manner.clone() {
+            let Self { redactor, custom, .. } = &*manner;
+            batch.rewrite(|part, word, end| match part {
+                Part::Query => changed(redactor.query(word, end)),
+                Part::Host => changed(redactor.authority(word, end)),
+                Part::Text => changed(redactor.text(word, end)),
+                Part::Custom => Some(custom.redact(word, redactor)),
+            });
+        }
+        batch.seal();
     }
 }
 

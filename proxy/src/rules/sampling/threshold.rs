@@ -62,13 +62,10 @@ impl Threshold {
 
     pub fn digits(self) -> Digits {
         let mut text = [b'0'; DIGITS];
-        let mut length = 1;
-        for (place, digit) in text.iter_mut().enumerate() {
-            let shift = 4 * (DIGITS - 1 - place);
-            let value = (self.0 >> shift & 0xf) as u8;
-            if value != 0 {
-                length = place + 1;
-            }
+        let zeros = self.0.trailing_zeros() as usize / 4;
+        let length = DIGITS.saturating_sub(zeros).max(1);
+        for (place, digit) in text.iter_mut().enumerate().take(length) {
+            let value = (self.0 >> (4 * (DIGITS - 1 - place)) & 0xf) as u8;
             *digit = if value < 10 { b'0' + value } else { b'a' + value - 10 };
         }
         Digits { text, length }
