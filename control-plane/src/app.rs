@@ -13,16 +13,20 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use crate::api::Api;
 use crate::cli::{Options, Source};
 use crate::keeper::{self, Keeper};
+use crate::leader::{self, Leave};
 use crate::push::{Hub, registry::Registry};
-use crate::source::{Reading, dir};
+use crate::reconcile::{self, Reconciler};
+use crate::source::{self, Reading};
 use crate::{admin, push};
 
 /// A control plane that serves as long as this lives.
 pub struct Running {
     pub bound: Bound,
     tasks: JoinSet<String>,
+    leave: Option<Leave>,
 }
 
 /// Where it listens, with the ports that the kernel chose.
@@ -44,11 +48,13 @@ pub fn run(options: Options) -> Result<(), String> {
         };
         let mut running = start(options).await?;
         tracing::info!(push = %running.bound.push, admin = %running.bound.admin, "ready");
-        tokio::select! {
+        let outcome = tokio::select! {
             _ = asked.recv() => Ok(()),
             _ = interrupted.recv() => Ok(()),
             problem = running.failed() => Err(problem),
-        }
+        };
+        running.leave().await;
+        outcome
     })
 }
 
@@ -78,14 +84,40 @@ pub async fn start(options: Options) -> Result<Running, String> {
         captures: captured,
     };
     let mut tasks = JoinSet::new();
-    let Source::Dir(path) = options.source;
     tasks.spawn(verdicts(readings.clone()));
-    tasks.spawn(async move {
-        match dir::follow(path.clone(), reading).await {
-            Ok(()) => "the source ended".to_owned(),
-            Err(error) => format!("--source: the folder {} cannot be followed: {error}", path.display()),
+    let mut leaves = None;
+    match options.source {
+        Source::Dir(path) => {
+            tasks.spawn(async move {
+                match source::dir::follow(path.clone(), reading).await {
+                    Ok(()) => "the source ended".to_owned(),
+                    Err(error) => format!("--source: the folder {} cannot be followed: {error}", path.display()),
+                }
+            });
         }
-    });
+        Source::Kube(file) => {
+            let api = Api::new(file.as_deref()).await.map_err(|error| format!("--source kube: {error}"))?;
+            let (objects, present) = watch::channel(Arc::default());
+            let (leading, lead) = watch::channel(None);
+            let (leave, asked) = Leave::new();
+            leaves = Some(leave);
+            let me = leader::identity();
+            let reconciler = Reconciler {
+                api: api.clone(),
+                me: me.clone(),
+                lead,
+                objects: present,
+                readings: readings.clone(),
+                pictures: view.pictures.clone(),
+                captures: view.captures.clone(),
+                registry: hub.registry.clone(),
+            };
+            tasks.spawn(ending("the writer of statuses", reconcile::run(reconciler)));
+            // It ends when it was asked to leave, which is when everything does.
+            tokio::spawn(leader::run(api.clone(), me, leading, asked));
+            tasks.spawn(ending("the source", source::kube::follow(api, reading, objects)));
+        }
+    }
     tasks.spawn(async move {
         keeper::run(Keeper { readings, told: heard, pictures, captures, interval: options.interval }).await;
         "the source ended".to_owned()
@@ -98,10 +130,17 @@ pub async fn start(options: Options) -> Result<Running, String> {
         admin::serve(admin, view).await;
         "the admin server ended".to_owned()
     });
-    Ok(Running { bound, tasks })
+    Ok(Running { bound, tasks, leave: leaves })
 }
 
 impl Running {
+    /// Whatever others wait for is given back.
+    pub async fn leave(&mut self) {
+        if let Some(leave) = self.leave.take() {
+            leave.now().await;
+        }
+    }
+
     /// Why it no longer works. Cancel safe.
     pub async fn failed(&mut self) -> String {
         match self.tasks.join_next().await {
@@ -110,6 +149,11 @@ impl Running {
             None => "nothing runs".into(),
         }
     }
+}
+
+async fn ending(what: &str, task: impl Future<Output = ()>) -> String {
+    task.await;
+    format!("{what} ended")
 }
 
 /// Says what became of resources whenever that changes.

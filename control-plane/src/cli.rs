@@ -27,18 +27,21 @@ pub struct Options {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     Dir(PathBuf),
+    /// By this kubeconfig, or as kubectl or a pod finds its API server.
+    Kube(Option<PathBuf>),
 }
 
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
     let mut parser = lexopt::Parser::from_args(arguments);
     let mut command = None;
-    let (mut source, mut certificate, mut key) = (None, None, None);
+    let (mut source, mut kubeconfig, mut certificate, mut key) = (None, None, None, None);
     let (mut listen, mut admin) = (LISTEN.to_owned(), ADMIN.to_owned());
     while let Some(argument) = parser.next().map_err(|error| error.to_string())? {
         match argument {
             Short('h') | Long("help") => return Ok(Command::Help),
             Short('V') | Long("version") => return Ok(Command::Version),
             Long("source") => source = Some(from(&value(&mut parser)?.to_string_lossy())?),
+            Long("kubeconfig") => kubeconfig = Some(PathBuf::from(value(&mut parser)?)),
             Long("listen") => listen = value(&mut parser)?.to_string_lossy().into_owned(),
             Long("admin") => admin = value(&mut parser)?.to_string_lossy().into_owned(),
             Long("tls-certificate") => certificate = Some(PathBuf::from(value(&mut parser)?)),
@@ -57,7 +60,14 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
         text.parse().map_err(|_| format!("{name}: `{text}` is no address; write one such as 0.0.0.0:14010"))
     };
     Ok(Command::Run(Options {
-        source: source.ok_or("--source is missing; write --source dir:/path/to/folder")?,
+        source: match (
+            source.ok_or("--source is missing; write --source kube or --source dir:/path/to/folder")?,
+            kubeconfig,
+        ) {
+            (Source::Kube(_), kubeconfig) => Source::Kube(kubeconfig),
+            (source, None) => source,
+            (_, Some(_)) => return Err("--kubeconfig belongs to --source kube".into()),
+        },
         listen: address("--listen", &listen)?,
         admin: address("--admin", &admin)?,
         certificate: match (certificate, key) {
@@ -76,14 +86,15 @@ fn value(parser: &mut lexopt::Parser) -> Result<OsString, String> {
 fn from(text: &str) -> Result<Source, String> {
     match text.split_once(':') {
         Some(("dir", path)) if !path.is_empty() => Ok(Source::Dir(path.into())),
-        _ => Err(format!("--source: `{text}` is not known here; write dir:/path/to/folder")),
+        None if text == "kube" => Ok(Source::Kube(None)),
+        _ => Err(format!("--source: `{text}` is not known here; write kube or dir:/path/to/folder")),
     }
 }
 
 pub const HELP: &str = "\
 The control plane of Spanmesh: reads policy and pushes to each proxy what concerns it.
 
-Usage: spanmesh-control-plane run --source dir:PATH [OPTIONS]
+Usage: spanmesh-control-plane run --source kube|dir:PATH [OPTIONS]
 
 Commands:
   run      Read the source, serve proxies, follow what changes
@@ -91,14 +102,17 @@ Commands:
   help     Print this
 
 Options of run:
+  --source kube             The API server of Kubernetes holds the resources; statuses are written there
   --source dir:PATH         The folder of YAML that holds the resources; its changes are followed
+  --kubeconfig FILE         How to reach that server [KUBECONFIG, ~/.kube/config, or the pod's service account]
   --listen ADDRESS          Where proxies connect [0.0.0.0:14010]
   --admin ADDRESS           Pages and metrics: / lists them [127.0.0.1:14015]
   --tls-certificate FILE    Proxies connect over TLS; a chain in PEM
   --tls-key FILE            Its key in PEM
 
-Example:
+Examples:
   spanmesh-control-plane run --source dir:./policies --listen 127.0.0.1:14010
+  spanmesh-control-plane run --source kube --kubeconfig ~/.kube/config
 
 SPANMESH_LOG is what is logged to standard error: error, warn, info (as usual), debug.
 Exit codes: 0 ended as asked, 1 failed, 2 wrong usage.
@@ -121,12 +135,15 @@ mod tests {
         let Ok(Command::Run(options)) = of("run --source dir:/p --listen 127.0.0.1:0") else { panic!("is right") };
         assert_eq!(options.source, Source::Dir("/p".into()));
         assert_eq!(options.listen.port(), 0);
+        let Ok(Command::Run(options)) = of("run --source kube --kubeconfig /k") else { panic!("is right") };
+        assert_eq!(options.source, Source::Kube(Some("/k".into())));
         assert_eq!(of(""), Ok(Command::Help));
         for (line, problem) in [
             ("run", "--source is missing"),
             ("run --source kubernetes", "`kubernetes` is not known here"),
             ("run --source dir:/p --listen here", "`here` is no address"),
             ("run --source dir:/p --tls-key k", "belong together"),
+            ("run --source dir:/p --kubeconfig k", "belongs to --source kube"),
             ("walk", "`walk` is no command"),
             ("run --source dir:/p --colour", "--colour"),
         ] {

@@ -1,9 +1,12 @@
 //! The cluster as the control plane sees it: resources that were accepted, in plain structs. Where they come from and how
 //! they travel is not known here.
 
+use std::sync::Arc;
+
 use spanmesh_crds::{MeshTracingSpec, SamplingPolicySpec, SpanPolicySpec, TargetKind, TargetRef, TraceCaptureSpec};
 
 use crate::picture::Seat;
+use crate::workloads::Workloads;
 
 /// A resource's name and age.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +39,7 @@ pub struct Cluster {
     pub sampling: Vec<Resource<SamplingPolicySpec>>,
     pub spans: Vec<Resource<SpanPolicySpec>>,
     pub captures: Vec<Resource<TraceCaptureSpec>>,
+    pub workloads: Arc<Workloads>,
 }
 
 impl Cluster {
@@ -64,7 +68,7 @@ pub fn concerns(target: &TargetRef, namespace: &str, seat: &Seat) -> Option<Leve
     }
     match target.kind {
         TargetKind::Namespace => is(namespace, Level::Namespace),
-        TargetKind::Service => is(&seat.service, Level::Workload),
+        TargetKind::Service => seat.is_of(&target.name).then_some(Level::Workload),
         TargetKind::Deployment | TargetKind::StatefulSet => is(&seat.workload, Level::Workload),
         TargetKind::ServiceAccount => is(&seat.service_account, Level::Workload),
         TargetKind::Gateway => (seat.role == GATEWAY).then(|| is(&seat.service, Level::Workload)).flatten(),

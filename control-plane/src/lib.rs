@@ -4,6 +4,7 @@
 
 pub mod adaptive;
 mod admin;
+mod api;
 mod app;
 mod arrivals;
 mod capture;
@@ -11,11 +12,14 @@ mod capturing;
 mod cli;
 mod cluster;
 mod keeper;
+mod leader;
 pub mod offline;
 mod picture;
 mod push;
+mod reconcile;
 mod snapshot;
 mod source;
+mod workloads;
 
 use std::ffi::OsString;
 use std::io::Write;

@@ -114,6 +114,8 @@ pub struct Seat {
     pub workload: String,
     pub service_account: String,
     pub role: String,
+    /// The services that select its pod, where that is known.
+    pub selected_by: Option<Arc<[String]>>,
 }
 
 impl Seat {
@@ -124,6 +126,15 @@ impl Seat {
             workload: node.workload.clone(),
             service_account: node.service_account.clone(),
             role: node.role.clone(),
+            selected_by: None,
+        }
+    }
+
+    /// A proxy's own word counts where nobody knows better.
+    pub fn is_of(&self, service: &str) -> bool {
+        match &self.selected_by {
+            Some(services) => services.iter().any(|one| one == service),
+            None => self.service == service,
         }
     }
 }
@@ -138,6 +149,11 @@ impl Picture {
             policies: Mutex::default(),
             destinations: Mutex::default(),
         }
+    }
+
+    /// Where a proxy is that says this of itself.
+    pub fn seat(&self, node: &v1::Node) -> Seat {
+        self.cluster.workloads.seat(Seat::of(node), &node.pod)
     }
 
     pub fn wanted(&self, seat: &Seat, services: &BTreeSet<String>) -> Wanted {

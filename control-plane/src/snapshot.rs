@@ -53,7 +53,9 @@ pub fn destination(cluster: &Cluster, service: &str) -> Option<v1::Chain> {
 
 /// Parts of policies that gave way to older ones, at the proxy itself and at the callers of its service.
 pub fn lost(cluster: &Cluster, seat: &Seat) -> Vec<Lost> {
-    let callers = merge::for_callers(cluster, &seat.service, &seat.namespace).lost;
+    let own = [seat.service.clone()];
+    let services: &[String] = seat.selected_by.as_deref().unwrap_or(&own);
+    let callers = services.iter().flat_map(|service| merge::for_callers(cluster, service, &seat.namespace).lost);
     let mut lost: Vec<_> = merge::own(cluster, seat).lost.into_iter().chain(callers).collect();
     lost.sort();
     lost.dedup();

@@ -3,6 +3,7 @@
 
 pub mod dir;
 mod document;
+pub mod kube;
 
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ pub struct Verdict {
     pub namespace: String,
     pub name: String,
     pub generation: u64,
-    /// Where it stands: a file and a line.
+    /// Where it stands: a file and a line, or an object of an API server.
     pub place: String,
     pub accepted: bool,
     /// For people: what is wrong and what to do. Of an accepted one: what of it does not count.

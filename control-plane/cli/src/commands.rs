@@ -235,11 +235,12 @@ pub const COMMANDS: &[Command] = &[
         name: "control-plane",
         summary: "the control plane: run, version",
         usage: "COMMAND [OPTIONS]",
-        about: "Everything that the program spanmesh-control-plane does: it reads policy resources, from a folder of YAML, \
+        about: "Everything that the program spanmesh-control-plane does: it reads policy resources, from Kubernetes or a folder, \
                 and pushes to each proxy what concerns it. `spanmesh control-plane help` tells more.",
         options: &[],
         words: &["run", "version", "help"],
         examples: &[
+            ("spanmesh control-plane run --source kube", "follow the API server that kubectl talks to"),
             ("spanmesh control-plane run --source dir:policies", "serve proxies, follow changes of the folder"),
             (
                 "spanmesh control-plane run --source dir:policies --listen 127.0.0.1:14010",

@@ -120,6 +120,11 @@ impl Registry {
         self.lock().iter().map(|(id, seen)| (*id, seen.clone())).collect()
     }
 
+    /// Shows each to `look`, which must be quick.
+    pub fn each(&self, look: impl FnMut(&Seen)) {
+        self.lock().values().for_each(look);
+    }
+
     /// How many have this version in force, with nothing refused. None has 0, which is before the first picture.
     pub fn converged(&self, version: u64) -> usize {
         if version == 0 {

@@ -59,7 +59,8 @@ async fn serve(
     if [&node.service, &node.namespace, &node.pod, &node.workload].iter().any(|word| word.len() > WORD) {
         return Err(Status::invalid_argument("a name in Node is longer than Kubernetes allows"));
     }
-    let seat = Seat::of(&node);
+    let said = node.clone();
+    let seat = hub.pictures.borrow().as_ref().map_or_else(|| Seat::of(&said), |picture| picture.seat(&said));
     let (permits, mut permitted) = mpsc::channel(PERMITS);
     let seen = Seen {
         node,
@@ -75,7 +76,7 @@ async fn serve(
     };
     let steady = steady(&seen);
     let entry = Entry { hub, id: hub.registry.enter(seen), steady };
-    let _ = hub.told.send(Told::Connected { proxy: entry.id, seat: seat.clone(), permits }).await;
+    let _ = hub.told.send(Told::Connected { proxy: entry.id, seat, permits }).await;
     let mut pictures = hub.pictures.clone();
     pictures.mark_changed();
     // The picture of the latest push, and when an answer to it is overdue.
@@ -116,7 +117,7 @@ async fn serve(
                     return Err(Status::unavailable("the control plane ends"));
                 }
                 let Some(picture) = pictures.borrow_and_update().clone() else { continue };
-                let wanted = picture.wanted(&seat, talk.services());
+                let wanted = picture.wanted(&picture.seat(&said), talk.services());
                 match talk.offer(&wanted, picture.version) {
                     Some(push) => {
                         let bytes: usize = push.changed.iter().map(|resource| resource.body.len()).sum();

@@ -169,7 +169,7 @@ fn located(first: usize, error: &serde_yaml::Error) -> String {
 }
 
 /// `2026-01-02T03:04:05Z`. What is written otherwise is as old as can be.
-fn seconds(text: &str) -> i64 {
+pub fn seconds(text: &str) -> i64 {
     let number = |from: usize, to: usize| text.get(from..to).and_then(|digits| digits.parse::<i64>().ok());
     let parts = (number(0, 4), number(5, 7), number(8, 10), number(11, 13), number(14, 16), number(17, 19));
     let (Some(year), Some(month), Some(day), Some(hour), Some(minute), Some(second)) = parts else { return 0 };

@@ -235,6 +235,7 @@ fn hop(
         workload: or_service(&asked.workload),
         service_account: or_service(&asked.account),
         role: if side == Mode::Gateway { seat::GATEWAY.into() } else { SIDECAR.into() },
+        ..Seat::default()
     };
     let host =
         asked.host.clone().or_else(|| asked.to.as_ref().map(|(service, namespace)| format!("{service}.{namespace}")));

@@ -4,7 +4,7 @@ use spanmesh_control_plane::offline::{Policies, Seat};
 
 /// Whose proxies these are.
 pub fn name(seat: &Seat) -> String {
-    let Seat { namespace, service, workload, service_account, role } = seat;
+    let Seat { namespace, service, workload, service_account, role, .. } = seat;
     let mut said = Vec::new();
     for (what, text) in [
         (if role == GATEWAY { "gateway" } else { "service" }, service),
