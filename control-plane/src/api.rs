@@ -74,7 +74,7 @@ impl Api {
     pub async fn list(&self, resource: &Resource, from: Option<&str>) -> Result<Bytes, Failure> {
         let from = from.map(|from| format!("&continue={}", escaped(from))).unwrap_or_default();
         let uri = format!("{}?limit={PAGE}{from}", resource.all());
-        self.whole(resource, Verb::List, request(Method::GET, uri, resource.accept())).await
+        self.whole(resource, Verb::List, request(Method::GET, uri, resource.accept(Verb::List))).await
     }
 
     /// What has changed since that version. The server ends it after `time`.
@@ -85,7 +85,7 @@ impl Api {
             escaped(version),
             time.as_secs()
         );
-        let response = self.send(resource, Verb::Watch, request(Method::GET, uri, resource.accept())).await?;
+        let response = self.send(resource, Verb::Watch, request(Method::GET, uri, resource.accept(Verb::Watch))).await?;
         Ok(Lines::new(response.into_body(), time + GRACE))
     }
 

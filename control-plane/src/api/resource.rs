@@ -53,10 +53,11 @@ impl Resource {
     }
 
     /// https://kubernetes.io/docs/reference/using-api/api-concepts/#metadata-only-fetches
-    pub fn accept(&self) -> &'static str {
-        match self.is_partial {
-            true => "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
-            false => "application/json",
+    pub fn accept(&self, verb: Verb) -> &'static str {
+        match (self.is_partial, verb) {
+            (true, Verb::List) => "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+            (true, _) => "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
+            (false, _) => "application/json",
         }
     }
 }

@@ -165,7 +165,10 @@ impl StandIn {
             tokio::time::sleep(time).await;
         }
         let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
-        let response = self.served(&head.method, &head.uri, body, wrong);
+        let response = match takes(&head) {
+            true => self.served(&head.method, &head.uri, body, wrong),
+            false => said(406, &json!({"kind": "Status", "code": 406, "message": "a list is no object"})),
+        };
         let status = response.status().as_u16();
         self.lock().asked.push(Asked { at: Instant::now(), what, status });
         response
@@ -298,6 +301,13 @@ fn key(collection: &str, object: &Value) -> (String, String) {
     let (namespace, name) = (word("namespace"), word("name"));
     let name = if namespace.is_empty() { name } else { format!("{namespace}/{name}") };
     (collection.to_owned(), name)
+}
+
+/// https://kubernetes.io/docs/reference/using-api/api-concepts/#metadata-only-fetches: lists have a kind of their own.
+fn takes(head: &http::request::Parts) -> bool {
+    let accept = head.headers.get("accept").and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let is_list = head.method == Method::GET && head.uri.query().is_some_and(|query| query.contains("limit="));
+    !accept.contains("as=PartialObjectMetadata") || accept.contains("as=PartialObjectMetadataList") == is_list
 }
 
 /// Collection, name with its namespace, and part, of a path such as `/apis/group/v1/namespaces/a/pods/b/status`.
