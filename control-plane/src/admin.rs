@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
+use crate::api::Counts;
 use crate::capturing::Shown;
 use crate::picture::Picture;
 use crate::push::Door;
@@ -29,6 +30,8 @@ pub struct View {
     pub pictures: watch::Receiver<Option<Arc<Picture>>>,
     pub readings: watch::Receiver<Reading>,
     pub captures: watch::Receiver<Vec<Shown>>,
+    /// Where there is an API server.
+    pub asked: Option<Arc<Counts>>,
 }
 
 /// Serves until dropped.

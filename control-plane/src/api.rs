@@ -1,11 +1,13 @@
 //! Kubernetes' API server: everything that is asked of it is asked here, by kind and verb, so that `rbac.yaml` can be held
 //! against it. It knows in how many ways the server says no and what each is worth; when to ask again is up to the caller.
 
+pub mod counts;
 pub mod failure;
 mod lines;
 pub mod resource;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,6 +22,7 @@ use tokio::time::timeout;
 use tower::util::{MapErr, option_layer};
 use tower::{BoxError, Layer};
 
+pub use counts::Counts;
 pub use failure::Failure;
 pub use lines::Lines;
 pub use resource::{Resource, Verb};
@@ -28,6 +31,7 @@ pub use resource::{Resource, Verb};
 #[derive(Clone)]
 pub struct Api {
     client: kube::Client,
+    counts: Arc<Counts>,
 }
 
 impl Api {
@@ -62,12 +66,16 @@ impl Api {
         let service = config.extra_headers_layer()?.layer(MapErr::new(client, BoxError::from));
         let service = option_layer(config.auth_layer()?).layer(service);
         let service = config.base_uri_layer().layer(service);
-        Ok(Self { client: kube::Client::new(service, config.default_namespace) })
+        Ok(Self { client: kube::Client::new(service, config.default_namespace), counts: Arc::default() })
     }
 
     /// Where this program is, as far as the configuration knows.
     pub fn namespace(&self) -> &str {
         self.client.default_namespace()
+    }
+
+    pub fn counts(&self) -> Arc<Counts> {
+        self.counts.clone()
     }
 
     /// A page of all objects of a kind, in all namespaces.
@@ -85,7 +93,8 @@ impl Api {
             escaped(version),
             time.as_secs()
         );
-        let response = self.send(resource, Verb::Watch, request(Method::GET, uri, resource.accept(Verb::Watch))).await?;
+        let response =
+            self.send(resource, Verb::Watch, request(Method::GET, uri, resource.accept(Verb::Watch))).await?;
         Ok(Lines::new(response.into_body(), time + GRACE))
     }
 
@@ -128,6 +137,12 @@ impl Api {
 
     async fn send(&self, resource: &Resource, verb: Verb, request: Request<Body>) -> Result<Response<Body>, Failure> {
         debug_assert!(resource.verbs.contains(&verb), "{verb:?} of {} is not in the list", resource.plural);
+        let answer = self.answered(request).await;
+        self.counts.add(verb, answer.as_ref().err());
+        answer
+    }
+
+    async fn answered(&self, request: Request<Body>) -> Result<Response<Body>, Failure> {
         let response = timeout(ANSWER, self.client.send(request)).await.map_err(|_| slow())?;
         let response = response.map_err(|error| Failure::Away(said(&error)))?;
         if response.status().is_success() {

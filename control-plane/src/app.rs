@@ -76,12 +76,13 @@ pub async fn start(options: Options) -> Result<Running, String> {
     let (told, heard) = mpsc::channel(TOLD);
     let (captures, captured) = watch::channel(Vec::new());
     let hub = Hub { pictures: present.clone(), registry: Arc::new(Registry::default()), told, door: Arc::default() };
-    let view = admin::View {
+    let mut view = admin::View {
         registry: hub.registry.clone(),
         door: hub.door.clone(),
         pictures: present,
         readings: readings.clone(),
         captures: captured,
+        asked: None,
     };
     let mut tasks = JoinSet::new();
     tasks.spawn(verdicts(readings.clone()));
@@ -97,6 +98,7 @@ pub async fn start(options: Options) -> Result<Running, String> {
         }
         Source::Kube(file) => {
             let api = Api::new(file.as_deref()).await.map_err(|error| format!("--source kube: {error}"))?;
+            view.asked = Some(api.counts());
             let (objects, present) = watch::channel(Arc::default());
             let (leading, lead) = watch::channel(None);
             let (leave, asked) = Leave::new();

@@ -51,9 +51,22 @@ pub fn all(view: &View) -> String {
             "# TYPE {PREFIX}{name} counter\n# HELP {PREFIX}{name} {about}\n{PREFIX}{name}_total {value}\n"
         );
     }
+    asked(&mut text, view);
     latencies(&mut text, view);
     text.push_str("# EOF\n");
     text
+}
+
+fn asked(text: &mut String, view: &View) {
+    let Some(counts) = &view.asked else { return };
+    let name = "kubernetes_requests";
+    let _ = write!(
+        text,
+        "# TYPE {PREFIX}{name} counter\n# HELP {PREFIX}{name} Requests to the API server by what came of them.\n"
+    );
+    for (verb, outcome, count) in counts.all() {
+        let _ = writeln!(text, "{PREFIX}{name}_total{{verb=\"{verb}\",outcome=\"{outcome}\"}} {count}");
+    }
 }
 
 fn latencies(text: &mut String, view: &View) {

@@ -96,12 +96,16 @@ fn policy(name: &str, rate: &str) -> Value {
     })
 }
 
-fn page(address: SocketAddr, path: &str) -> Value {
+fn text(address: SocketAddr, path: &str) -> String {
     let mut socket = TcpStream::connect(address).expect("a connection");
     write!(socket, "GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").expect("a request");
     let mut text = String::new();
     socket.read_to_string(&mut text).expect("an answer");
-    serde_json::from_str(text.split_once("\r\n\r\n").expect("a head").1).expect("a page")
+    text.split_once("\r\n\r\n").expect("a head").1.to_owned()
+}
+
+fn page(address: SocketAddr, path: &str) -> Value {
+    serde_json::from_str(&text(address, path)).expect("a page")
 }
 
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {
@@ -303,4 +307,53 @@ async fn whoever_ends_leaves_the_lease_to_the_next() {
     until("its status is written", || scene.condition("a", "Programmed") == ("True Programmed".into(), 2)).await;
     assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
     drop(second);
+}
+
+/// https://kubernetes.io/docs/reference/using-api/api-concepts/#metadata-only-fetches
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_cluster_is_read_soon_and_pods_that_only_live_are_no_news() {
+    let pod = |number: usize, ready: bool| {
+        let app = format!("app-{}", number % 500);
+        json!({
+            "metadata": {"name": format!("pod-{number}"), "namespace": "shop", "labels": {"app": app}},
+            "status": {"ready": ready},
+        })
+    };
+    let began = Instant::now();
+    let scene = Scene::new("large", |server| {
+        (0..5_000).for_each(|number| server.put("pods", pod(number, false)));
+        for number in 0..500 {
+            let app = format!("app-{number}");
+            let metadata = json!({"name": app, "namespace": "shop"});
+            server.put("services", json!({"metadata": metadata, "spec": {"selector": {"app": app}}}));
+        }
+        (0..1_000).for_each(|number| server.put(POLICIES, policy(&format!("p-{number}"), "0.1")));
+    })
+    .await;
+    scene.reads("p-999", 1).await;
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    let asked = scene.server.asked(&["GET", "/pods?limit="]);
+    assert_eq!(asked.len(), 1);
+    let version = || page(scene.plane.bound.admin, "/proxies")["version"].as_u64();
+    let before = version();
+    for number in 0..100 {
+        scene.server.put("pods", pod(number, true));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(version(), before);
+    scene.server.edit("pods", "shop/pod-0", |pod| pod["metadata"]["labels"]["app"] = json!("app-1"));
+    until("another label is news", || version() > before).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_are_counted_by_what_came_of_them() {
+    let scene = Scene::new("counted", |server| {
+        server.fault(&[POLICIES, "limit="], 1, Wrong::Answer(429, Some(1)));
+    })
+    .await;
+    let text = || text(scene.plane.bound.admin, "/metrics");
+    let line = "spanmesh_control_plane_kubernetes_requests_total{verb=\"list\",outcome=\"busy\"} 1";
+    until("it is counted", || text().contains(line)).await;
+    until("the others, too", || text().contains("verb=\"list\",outcome=\"done\"} 6")).await;
 }
