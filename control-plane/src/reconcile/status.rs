@@ -1,7 +1,7 @@
 //! What the status of each resource is to say. Pure: what was read, what proxies have and what is there go in, and what
 //! differs comes out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -144,7 +144,7 @@ impl Scene<'_> {
             let is_missing =
                 target.kind == TargetKind::Service && self.cluster.workloads.lacks(&metadata.namespace, &target.name);
             let gives_way = lost.get(&format!("{}/{}", metadata.namespace, metadata.name));
-            let gives_way = gives_way.filter(|_| kind == Kind::SamplingPolicy).map(String::as_str);
+            let gives_way = gives_way.filter(|_| kind == Kind::SamplingPolicy);
             let mut said = self.said(kind, object, verdict, &count, gives_way);
             if is_missing && verdict.accepted {
                 let words = format!(
@@ -183,10 +183,11 @@ impl Scene<'_> {
             let phase = [CapturePhase::Running, CapturePhase::Done, CapturePhase::Expired];
             status.phase = phase.into_iter().find(|phase| phase.word() == shown.phase);
             // Another control plane may have collected some before this one began.
-            if shown.traces.len() >= before.trace_ids.len() {
-                status.collected = small(shown.traces.len());
-                status.trace_ids = shown.traces.iter().take(TRACES).cloned().collect();
-            }
+            let known: HashSet<&String> = before.trace_ids.iter().collect();
+            let fresh = shown.traces.iter().filter(|trace| !known.contains(trace)).cloned();
+            status.trace_ids = before.trace_ids.iter().cloned().chain(fresh).collect();
+            status.collected = small(status.trace_ids.len());
+            status.trace_ids.truncate(TRACES);
             status.start_time = status.start_time.or(Some(Time(self.now)));
             if status.phase.is_some_and(|phase| phase != CapturePhase::Running) {
                 status.end_time = status.end_time.or(Some(Time(self.now)));
@@ -197,7 +198,7 @@ impl Scene<'_> {
         (status != before).then_some((Status::Capture(status), turned))
     }
 
-    fn said(&self, kind: Kind, object: &Object, verdict: &Verdict, count: &Count, gives_way: Option<&str>) -> Vec<Say> {
+    fn said(&self, kind: Kind, object: &Object, verdict: &Verdict, count: &Count, gives_way: Option<&Way>) -> Vec<Say> {
         let generation = object.metadata.generation;
         let version = self.placed.version(kind, &object.name(), generation);
         let programmed = match (verdict.accepted, version) {
@@ -222,7 +223,7 @@ impl Scene<'_> {
             ),
             (true, _, None) => say(CONVERGED, false, "Progressing", words),
         };
-        vec![accepted(verdict, gives_way), programmed, converged]
+        vec![accepted(verdict, gives_way.map(|way| (way, object))), programmed, converged]
     }
 
     fn count(&self, kind: Kind, object: &Object, concerned: impl Fn(&Seat) -> bool) -> Count {
@@ -246,10 +247,9 @@ impl Scene<'_> {
         let mut lost = Lost::new();
         for stand in &self.stands {
             for part in snapshot::lost(self.cluster, &stand.seat) {
-                let words = format!("its `{}` gives way to {}, which is older", part.part, part.winner);
-                let said = lost.entry(part.policy).or_default();
-                if !said.contains(&words) && said.len() < WORDS {
-                    *said = if said.is_empty() { words } else { format!("{said}; {words}") };
+                let way = lost.entry(part.policy).or_default();
+                if way.len() < WINNERS {
+                    way.insert((part.part, part.winner));
                 }
             }
         }
@@ -258,12 +258,23 @@ impl Scene<'_> {
 }
 
 /// By policy.
-type Lost = HashMap<String, String>;
+type Lost = HashMap<String, Way>;
+/// Parts, each with the policy that took its place.
+type Way = BTreeSet<(&'static str, String)>;
 
-fn accepted(verdict: &Verdict, gives_way: Option<&str>) -> Say {
+fn accepted(verdict: &Verdict, gives_way: Option<(&Way, &Object)>) -> Say {
     match (verdict.accepted, gives_way) {
         (true, None) => say(ACCEPTED, true, "Accepted", "it is valid"),
-        (true, Some(words)) => say(ACCEPTED, false, "Conflicted", words),
+        (true, Some((way, object))) => {
+            let words = way.iter().map(|(part, winner)| format!("its `{part}` gives way to {winner}, which is older"));
+            let words = words.collect::<Vec<_>>().join("; ");
+            let has = |part: &str| object.spec["defaults"].get(part).is_some();
+            let is_lost = |part: &str| way.iter().any(|(lost, _)| *lost == part);
+            match object.spec.get("overrides").is_some() || PARTS.into_iter().any(|part| has(part) && !is_lost(part)) {
+                true => say(ACCEPTED, true, "Accepted", format!("it is valid, but {words}; the rest of it holds")),
+                false => say(ACCEPTED, false, "Conflicted", words),
+            }
+        }
         (false, _) => {
             let rest = if verdict.before { "; what it said before goes on" } else { "" };
             say(ACCEPTED, false, "Invalid", format!("{}{rest}", verdict.problems.join("; ")))
@@ -284,8 +295,10 @@ fn small(count: usize) -> u32 {
 const ANCESTORS: usize = 16;
 const TRACES: usize = 1000;
 const MOST: u32 = 10_000_000;
-/// Of what a policy loses.
-const WORDS: usize = 1024;
+/// As many as are named.
+const WINNERS: usize = 8;
+/// As `snapshot` calls what gives way, and as they stand in a policy.
+const PARTS: [&str; 3] = ["parent", "head", "keep"];
 
 #[cfg(test)]
 mod tests;

@@ -158,6 +158,21 @@ fn the_younger_of_two_says_that_it_gives_way() {
 }
 
 #[test]
+fn one_that_gives_way_in_a_part_of_it_holds_for_the_rest() {
+    let mut both = sampling("a", 5, 2);
+    both.spec.defaults.as_mut().unwrap().keep = Some(Vec::new());
+    let cluster = Cluster { sampling: vec![sampling("older", 1, 1), both], ..Cluster::default() };
+    let mut object = object(Kind::SamplingPolicy, 2, Value::Null);
+    Arc::make_mut(&mut object).spec["defaults"]["keep"] = json!([]);
+    let good = verdict(Kind::SamplingPolicy, 2, None);
+    let found = found(Kind::SamplingPolicy, &object, good, cluster, vec![stand("cart", &[(7, None)])], &[]).unwrap();
+    assert_eq!(
+        said(&found)[0],
+        "Accepted True Accepted: it is valid, but its `parent` gives way to shop/older, which is older; the rest of it holds"
+    );
+}
+
+#[test]
 fn a_generation_that_was_not_judged_yet_is_not_talked_about() {
     assert!(policy(Value::Null, verdict(Kind::SamplingPolicy, 1, None), Vec::new()).is_none());
 }
@@ -211,6 +226,8 @@ fn a_capture_says_what_it_has_collected_and_ends_once() {
     let running = of(Value::Null, shown("Running", &["aa"])).unwrap();
     assert_eq!((&running["phase"], &running["collected"]), (&json!("Running"), &json!(1)));
     assert_eq!((&running["startTime"], &running["endTime"]), (&json!(NOW), &Value::Null));
+    let second = of(running.clone(), shown("Running", &["cc"])).unwrap();
+    assert_eq!((&second["traceIds"], &second["collected"]), (&json!(["aa", "cc"]), &json!(2)), "of another leader");
     let done = of(running, shown("Done", &["aa", "bb"])).unwrap();
     assert_eq!(
         (&done["phase"], &done["traceIds"], &done["endTime"]),

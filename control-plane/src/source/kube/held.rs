@@ -2,6 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use serde_json::Value;
+use spanmesh_crds::Period;
 
 use super::object::{Name, Named, Object};
 use super::pods::Pods;
@@ -99,7 +104,10 @@ impl Held {
             {
                 One { object: Arc::new(object), ..one }
             }
-            before => match object.says(kind) {
+            before => match object
+                .says(kind)
+                .map(|spec| resumed(spec, &object.status, before.is_some(), Timestamp::now()))
+            {
                 Ok(spec) => {
                     One { good: Some((object.metadata.meta(), spec)), problems: Vec::new(), object: Arc::new(object) }
                 }
@@ -130,6 +138,23 @@ impl Held {
     }
 }
 
+/// A capture that another control plane has begun goes on with what is left of it.
+fn resumed(spec: Spec, status: &Value, is_known: bool, now: Timestamp) -> Spec {
+    let began = status["startTime"].as_str().and_then(|began| began.parse::<Timestamp>().ok());
+    match (spec, began) {
+        (Spec::TraceCapture(mut spec), Some(began)) if !is_known => {
+            let asked = spec.duration.parse().unwrap_or_default();
+            let gone = Duration::try_from(now.duration_since(began)).unwrap_or_default();
+            // Both have a least value, with which it ends very soon.
+            spec.duration = Period(format!("{}s", asked.saturating_sub(gone).as_secs().max(1)));
+            let collected = status["collected"].as_u64().and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
+            spec.traces = spec.traces.saturating_sub(collected).max(1);
+            Spec::TraceCapture(spec)
+        }
+        (spec, _) => spec,
+    }
+}
+
 impl One {
     fn verdict(&self, kind: Kind, name: &Name) -> Verdict {
         let metadata = &self.object.metadata;
@@ -154,7 +179,7 @@ impl One {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
@@ -238,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_capture_that_has_ended_does_not_begin_anew() {
+    fn a_capture_that_has_begun_goes_on_and_one_that_has_ended_does_not() {
         let capture = |status: Value| {
             object(json!({
                 "metadata": {"name": "next", "namespace": "shop", "uid": "1", "generation": 1},
@@ -246,6 +271,12 @@ mod tests {
                 "status": status,
             }))
         };
+        let began = json!({"phase": "Running", "startTime": "2026-05-01T10:00:00Z", "collected": 3});
+        let Ok(spec) = capture(began.clone()).says(Kind::TraceCapture) else { panic!("is right") };
+        let now = "2026-05-01T10:04:00Z".parse().unwrap();
+        let Spec::TraceCapture(left) = resumed(spec.clone(), &began, false, now) else { panic!("is one") };
+        assert_eq!((left.duration, left.traces), (Period("360s".into()), 2));
+        assert_eq!(resumed(spec.clone(), &began, true, now), spec, "it is running here");
         let mut held = whole(Vec::new());
         for (status, runs) in [(Value::Null, 1), (json!({"phase": "Running"}), 1), (json!({"phase": "Done"}), 0)] {
             held.take(News::Ours(Kind::TraceCapture, Change::Set(capture(status))));
