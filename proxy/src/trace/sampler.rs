@@ -100,15 +100,8 @@ impl Sampler {
     /// Copies the sums into metrics.
     pub fn tell(&self, shard: &Shard<AnyThread>) {
         let totals = self.steward().totals();
-        let mut rules: Vec<(&str, &str, u64, u64)> = Vec::new();
-        for count in &totals.rules {
-            let same =
-                rules.iter_mut().find(|(policy, rule, ..)| *policy == &*count.id.policy && *rule == &*count.id.rule);
-            match same {
-                Some((.., seen, kept)) => (*seen, *kept) = (*seen + count.seen, *kept + count.kept),
-                None => rules.push((&count.id.policy, &count.id.rule, count.seen, count.kept)),
-            }
-        }
+        let rules = totals.rules.iter().map(|count| (&*count.id.policy, &*count.id.rule, count.seen, count.kept));
+        let mut rules: Vec<(&str, &str, u64, u64)> = rules.collect();
         rules.push(("default", "", totals.unruled, totals.unruled_kept));
         rules.push(("caller", "", totals.arrived_kept + totals.arrived_dropped, totals.arrived_kept));
         for (policy, rule, seen, kept) in rules.into_iter().filter(|(_, _, seen, _)| *seen > 0) {

@@ -116,9 +116,15 @@ impl Steward {
         let (mut obeyed, mut spans, mut kept) = (0, 0, 0);
         for live in &mut self.engines {
             for (key, seen, passed) in live.news() {
-                for sums in [&mut self.fresh, &mut self.whole] {
+                for (sums, tells_apart) in [(&mut self.fresh, true), (&mut self.whole, false)] {
                     let sum = match &key {
-                        (Who::Rule(id), operation) => sums.rules.entry((id.clone(), operation.clone())).or_default(),
+                        (Who::Rule(id), operation) if tells_apart => {
+                            sums.rules.entry((id.clone(), operation.clone())).or_default()
+                        }
+                        // However often the rule is written anew, it is one.
+                        (Who::Rule(id), _) => {
+                            sums.rules.entry((Id { generation: 0, ..id.clone() }, String::new())).or_default()
+                        }
                         (Who::Caller, _) => &mut sums.arrived,
                         (Who::Nobody, _) => &mut sums.unruled,
                     };
@@ -153,7 +159,7 @@ impl Steward {
         std::mem::take(&mut self.fresh).counts(self.guard)
     }
 
-    /// What was counted from the beginning.
+    /// What was counted from the beginning, of all operations and generations of a rule together.
     pub fn totals(&self) -> Counts {
         self.whole.counts(self.guard)
     }
