@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::rules::sampling::{Captured, Counts, Engine, Plan, Pushed, Refused, Steward};
+use crate::rules::sampling::{Captured, Counts, Engine, Limit, Plan, Pushed, Refused, Steward};
 use crate::telemetry::metrics::{AnyThread, Shard, family};
 
 /// Clones share.
@@ -48,6 +48,11 @@ impl Sampler {
     /// What rules of the whole mesh come to at present, in place of what was pushed before.
     pub fn thresholds(&self, pushed: Vec<Pushed>) {
         self.steward().push(pushed);
+    }
+
+    /// Within what a burst is held here before there are other thresholds, in place of what was pushed before.
+    pub fn limits(&self, limits: Vec<Limit>) {
+        self.steward().limit(limits);
     }
 
     /// A capture may take one.
