@@ -65,7 +65,7 @@ pub async fn run(keeper: Keeper) {
         if cluster.captures.iter().any(|capture| !capturing.runs(&capture.meta)) {
             Arc::make_mut(&mut cluster).captures.retain(|capture| capturing.runs(&capture.meta));
         }
-        let thresholds = planner.thresholds().map(|thresholds| Arc::new(wire(thresholds)));
+        let thresholds = planner.thresholds().map(|thresholds| Arc::new(wire(thresholds, planner.limits())));
         tracing::debug!(version, "a new picture");
         pictures.send_replace(Some(Arc::new(Picture::new(version, cluster, thresholds))));
     }
@@ -88,14 +88,20 @@ fn heed(planner: &mut Planner, now: Duration, steady: u64, report: &v1::Report) 
     planner.report(now, steady, &Report { window, counts: &counts, spans: report.spans, unruled: report.unruled });
 }
 
-fn wire(thresholds: &[adaptive::Threshold]) -> v1::Thresholds {
+fn wire(thresholds: &[adaptive::Threshold], limits: &[adaptive::Limit]) -> v1::Thresholds {
     let one = |threshold: &adaptive::Threshold| v1::Threshold {
         policy: threshold.policy.to_string(),
         rule: threshold.rule.to_string(),
         operation: threshold.operation.to_string(),
         threshold: threshold.threshold,
     };
-    v1::Thresholds { thresholds: thresholds.iter().map(one).collect() }
+    let limit = |limit: &adaptive::Limit| v1::Limit {
+        policy: limit.policy.to_string(),
+        rule: limit.rule.to_string(),
+        traces_per_second: limit.traces_per_second,
+        proxies: limit.proxies,
+    };
+    v1::Thresholds { thresholds: thresholds.iter().map(one).collect(), limits: limits.iter().map(limit).collect() }
 }
 
 /// Those whose thresholds are made here.

@@ -1,6 +1,7 @@
 //! The push protocol's server side: a stream for each proxy, over which it is sent what is new for it as soon as it is. The
 //! conversation itself is `conversation`'s; here are the sockets and the tasks.
 
+mod complaints;
 pub mod conversation;
 pub mod registry;
 pub mod server;

@@ -3,7 +3,7 @@
 mod merge;
 mod wire;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use spanmesh_proto::v1;
 
@@ -81,13 +81,14 @@ pub fn thresholds(cluster: &Cluster, seat: &Seat, services: &BTreeSet<String>, a
     let own = merge::own(cluster, seat);
     let callees = services.iter().filter_map(|service| service.split_once('.'));
     let callees = callees.map(|(service, namespace)| merge::for_callers(cluster, service, namespace));
-    let names: BTreeSet<(String, String)> =
-        std::iter::once(own).chain(callees).flat_map(|merged| merged.measured().collect::<Vec<_>>()).collect();
-    let mine = all
-        .thresholds
-        .iter()
-        .filter(|threshold| names.iter().any(|(policy, rule)| *policy == threshold.policy && *rule == threshold.rule));
-    v1::Thresholds { thresholds: mine.cloned().collect() }
+    let mut names: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (policy, rule) in std::iter::once(own).chain(callees).flat_map(|merged| merged.measured().collect::<Vec<_>>()) {
+        names.entry(policy).or_default().insert(rule);
+    }
+    let is_mine = |policy: &str, rule: &str| names.get(policy).is_some_and(|rules| rules.contains(rule));
+    let thresholds = all.thresholds.iter().filter(|of| is_mine(&of.policy, &of.rule));
+    let limits = all.limits.iter().filter(|of| is_mine(&of.policy, &of.rule));
+    v1::Thresholds { thresholds: thresholds.cloned().collect(), limits: limits.cloned().collect() }
 }
 
 fn mesh_wide(cluster: &Cluster, seat: &Seat) -> v1::Policy {

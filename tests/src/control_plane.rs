@@ -27,12 +27,26 @@ impl ControlPlane {
 
     /// Listens for proxies there.
     pub fn start_at(dir: &Dir, listen: SocketAddr) -> Self {
+        Self::start_with(dir, listen, None, Duration::from_secs(1))
+    }
+
+    /// Makes thresholds anew this often.
+    pub fn paced(dir: &Dir, interval: Duration) -> Self {
+        Self::start_with(dir, SocketAddr::from(([127, 0, 0, 1], 0)), None, interval)
+    }
+
+    /// Serves proxies over TLS, with this certificate and its key.
+    pub fn secured(dir: &Dir, certificate: (PathBuf, PathBuf)) -> Self {
+        Self::start_with(dir, SocketAddr::from(([127, 0, 0, 1], 0)), Some(certificate), Duration::from_secs(1))
+    }
+
+    fn start_with(dir: &Dir, listen: SocketAddr, certificate: Option<(PathBuf, PathBuf)>, interval: Duration) -> Self {
         let options = Options {
             source: Source::Dir(folder(dir)),
             listen,
             admin: SocketAddr::from(([127, 0, 0, 1], 0)),
-            certificate: None,
-            interval: Duration::from_secs(1),
+            certificate,
+            interval,
         };
         std::fs::create_dir_all(folder(dir)).expect("a folder for policies");
         let (stop, stopped) = oneshot::channel();

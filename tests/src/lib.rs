@@ -18,6 +18,7 @@ pub mod dribble;
 pub mod frames;
 pub mod fuzz;
 pub mod origin;
+pub mod peers;
 pub mod process;
 pub mod proxy;
 pub mod storm;

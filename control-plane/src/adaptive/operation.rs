@@ -93,6 +93,11 @@ impl Operation {
         })
     }
 
+    /// As `probability`, but 0 as long as it was not decided here.
+    pub fn decided(&self) -> f64 {
+        self.probability.unwrap_or(0.0)
+    }
+
     pub fn threshold(&self) -> u64 {
         threshold(self.probability())
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::budgets::{Budgets, Claim};
+use super::operation::Operation;
 use super::operations::Operations;
 use super::rates::{Counted, Rates};
 use super::rule::{Plan, Planned};
@@ -98,18 +99,23 @@ impl Planner {
             };
             let rule = &mut self.rules[place];
             let number = self.operations.number(now, place, rule, count.operation);
+            let mut part = 0.0;
             if let Some(operation) = self.operations.of(number) {
                 operation.reported(now, seen, kept, count.held);
+                part = operation.decided();
             }
             if count.seen > 0 {
                 rule.kept += kept / window;
+                rule.due += seen * part / window;
                 let (seen, kept) = ((seen / window) as f32, (kept / window) as f32);
                 counts.push(Counted { operation: number, seen, kept });
             }
         }
         for old in self.rates.of(proxy) {
+            let part = self.operations.get(old.operation).map_or(0.0, Operation::decided);
             if let Some(rule) = self.operations.rule(old.operation).and_then(|rule| self.rules.get_mut(rule)) {
                 rule.kept -= f64::from(old.kept);
+                rule.due -= f64::from(old.seen) * part;
             }
         }
         let most = REQUESTS_PER_SECOND * window;
@@ -172,7 +178,7 @@ impl Planner {
         self.operations.len()
     }
 
-    /// Much more is kept than is planned, by the latest reports.
+    /// Much more is kept than is planned by the latest reports, or would be if proxies let it.
     fn flooded(&self) -> bool {
         let spans = self.spans.mean();
         let planned = |rule: &Planned| match rule.is_adaptive() {
@@ -180,9 +186,10 @@ impl Planner {
             true => rule.budget() / spans,
             false => rule.budget(),
         };
-        let flooded = |rule: &Planned| rule.kept > FLOOD * planned(rule) + rule.burst() / self.interval.as_secs_f64();
+        let comes = |rule: &Planned| rule.kept.max(rule.due);
+        let flooded = |rule: &Planned| comes(rule) > FLOOD * planned(rule) + rule.burst() / self.interval.as_secs_f64();
         let adaptive = self.rules.iter().filter(|rule| rule.is_adaptive());
-        let all: f64 = adaptive.map(|rule| rule.kept * spans).sum();
+        let all: f64 = adaptive.map(|rule| comes(rule) * spans).sum();
         self.budgets.mesh.is_some_and(|mesh| all > FLOOD * mesh) || self.rules.iter().any(flooded)
     }
 
@@ -209,6 +216,11 @@ impl Planner {
                 rule.save(self.interval);
             }
             rule.plan(&mut self.operations, Plan { share, cost, grow, interval: self.interval });
+            let due = |&number: &u32| {
+                let seen = sums.get(number as usize).map_or(0.0, |sum| sum.seen);
+                seen * self.operations.get(number).map_or(0.0, Operation::decided)
+            };
+            rule.due = rule.operations.values().map(due).sum();
         }
         if regular {
             self.operations.tidy(now, &mut self.rules, &sums);

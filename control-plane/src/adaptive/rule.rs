@@ -18,6 +18,8 @@ pub struct Planned {
     /// Per second in the mesh: requests, and those that are kept by the latest reports.
     pub all: f64,
     pub kept: f64,
+    /// As many would be kept if proxies held no burst by themselves.
+    pub due: f64,
     /// Traces per second that it may have.
     pub granted: f64,
     /// Of a rate limit: traces that were not used.
@@ -40,7 +42,7 @@ pub struct Plan {
 
 impl Planned {
     pub fn new(spec: Rule) -> Self {
-        Self { spec, operations: BTreeMap::new(), all: 0.0, kept: 0.0, granted: 0.0, saved: 0.0, said: false }
+        Self { spec, operations: BTreeMap::new(), all: 0.0, kept: 0.0, due: 0.0, granted: 0.0, saved: 0.0, said: false }
     }
 
     pub fn compare(&self, policy: &str, rule: &str) -> Ordering {

@@ -1,5 +1,5 @@
-//! A mesh in virtual time: proxies whose requests arrive by chance, that report every two seconds and cap bursts as
-//! proxies do, and the planner. Each kept trace has six spans, two of them on the proxy where it begins.
+//! A mesh in virtual time: proxies whose requests arrive by chance, that report every two seconds and hold bursts by the
+//! proxy's own functions, and the planner. Each kept trace has six spans, two of them on the proxy where it begins.
 
 use std::collections::BTreeMap;
 use std::f64::consts::TAU;
@@ -9,6 +9,9 @@ use std::time::Duration;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
+use spanmesh_proxy::rules::sampling::cap::Cap;
+use spanmesh_proxy::rules::sampling::{self, rate};
+
 use super::threshold::probability;
 use super::{Budgets, Count, Planner, Report, Rule};
 
@@ -17,10 +20,6 @@ pub const INTERVAL: Duration = Duration::from_secs(10);
 const WINDOW: Duration = Duration::from_secs(2);
 pub const SPANS: f64 = 6.0;
 const OWN_SPANS: u64 = 2;
-/// What a proxy's own estimate looks back on.
-const MEMORY: f64 = 0.4;
-/// A proxy may have so much more than its part before the next thresholds.
-const SLACK: f64 = 1.5;
 /// All spans that are not made where a trace begins are reported by one that no trace begins at.
 const CALLEE: u64 = 1 << 40;
 
@@ -41,6 +40,8 @@ pub struct Mesh {
     pub loads: Vec<Load>,
     /// What reports say of thresholds in force.
     pub tell_held: bool,
+    /// Proxies know of no limit, as those of a version before.
+    pub alone: bool,
     pub rule: Rule,
     budgets: Budgets,
     proxies: Vec<Proxy>,
@@ -56,11 +57,10 @@ struct Proxy {
     alive: bool,
     next: Duration,
     counts: BTreeMap<String, (u64, u64)>,
-    /// Kept per second if there were no cap: now, and in the window before.
-    estimate: f64,
-    usual: f64,
+    rates: BTreeMap<String, rate::Rate>,
+    cap: Cap,
     held: BTreeMap<Arc<str>, u64>,
-    limit: Option<(f64, u32)>,
+    limit: Option<sampling::Limit>,
 }
 
 impl Mesh {
@@ -70,6 +70,7 @@ impl Mesh {
             planner: Planner::new(Duration::ZERO, INTERVAL),
             loads,
             tell_held: true,
+            alone: false,
             rule,
             budgets: Budgets::default(),
             proxies: Vec::new(),
@@ -121,22 +122,24 @@ impl Mesh {
         let budget = self.budget();
         let mut all = 0;
         for proxy in self.proxies.iter_mut().filter(|proxy| proxy.alive) {
-            let cap = proxy.cap(budget) / proxy.estimate.max(1e-9);
-            let mut offered = 0.0;
+            let level = proxy.level(&self.loads, budget);
+            let mut passed = 0;
             for load in &self.loads {
                 let mean = load.rate / alive * STEP.as_secs_f64();
-                let part = proxy.part(&load.operation);
-                let kept = poisson(&mut self.rng, mean * part * cap.min(1.0));
-                let dropped = poisson(&mut self.rng, mean * (1.0 - part * cap.min(1.0)));
-                offered += (kept + dropped) as f64 * part;
-                all += kept;
+                let rate = proxy.rates.entry(load.operation.clone()).or_default();
+                let part = part(&proxy.held, &load.operation).min(rate::share(level, rate.per_second()));
+                let kept = poisson(&mut self.rng, mean * part);
+                let dropped = poisson(&mut self.rng, mean * (1.0 - part));
+                rate.look(kept + dropped, STEP);
+                passed += kept;
                 for count in [&mut proxy.counts, &mut self.by_operation] {
                     let count = count.entry(load.operation.clone()).or_default();
                     *count = (count.0 + kept + dropped, count.1 + kept);
                 }
             }
-            let weight = (-STEP.as_secs_f64() / MEMORY).exp();
-            proxy.estimate = proxy.estimate * weight + offered / STEP.as_secs_f64() * (1.0 - weight);
+            all += passed;
+            let most = proxy.limit.as_ref().map_or(f64::INFINITY, |limit| proxy.cap.most(limit));
+            proxy.cap.look(passed, most, STEP);
         }
         self.kept.push(all);
         self.callee += all * (SPANS as u64 - OWN_SPANS);
@@ -154,7 +157,6 @@ impl Mesh {
     }
 
     fn report(&mut self) {
-        let budget = self.budget();
         for (place, proxy) in self.proxies.iter_mut().enumerate() {
             if self.now < proxy.next || !proxy.alive {
                 continue;
@@ -180,8 +182,6 @@ impl Mesh {
             let kept: u64 = counts.iter().map(|count| count.kept).sum();
             let report = Report { window: WINDOW, counts: &counts, spans: kept * OWN_SPANS, unruled: 0 };
             self.planner.report(self.now, place as u64, &report);
-            // What came before the cap took hold is not usual.
-            proxy.usual = (kept as f64 / WINDOW.as_secs_f64()).min(proxy.cap(budget));
             proxy.counts.clear();
         }
         if self.now.as_millis().is_multiple_of(WINDOW.as_millis()) {
@@ -198,27 +198,30 @@ impl Mesh {
             .flatten()
             .map(|threshold| (threshold.operation.clone(), threshold.threshold))
             .collect();
-        let limit = self.planner.limits().first().map(|limit| (limit.traces_per_second, limit.proxies));
+        let limit = self.planner.limits().first().map(|limit| sampling::Limit {
+            policy: limit.policy.clone(),
+            rule: limit.rule.clone(),
+            traces_per_second: limit.traces_per_second,
+            proxies: limit.proxies,
+        });
         for proxy in self.proxies.iter_mut().filter(|proxy| proxy.alive) {
             proxy.held = held.clone();
-            proxy.limit = limit;
+            proxy.limit = limit.clone().filter(|_| !self.alone);
         }
     }
 }
 
 impl Proxy {
-    fn part(&self, operation: &str) -> f64 {
-        self.held.get(operation).or_else(|| self.held.get("")).map_or(1.0, |&threshold| probability(threshold))
+    /// As the proxy's steward has it: what each operation may come to, within what was pushed.
+    fn level(&self, loads: &[Load], unplanned: f64) -> f64 {
+        let rate = |load: &Load| self.rates.get(&load.operation).copied().unwrap_or_default().per_second();
+        let amounts = loads.iter().map(|load| rate(load) * part(&self.held, &load.operation));
+        rate::level(amounts, self.limit.as_ref().map_or(unplanned, |limit| self.cap.most(limit)))
     }
+}
 
-    /// Traces per second that it keeps at most, whatever the thresholds say: somewhat more than it had, or than its
-    /// equal part.
-    fn cap(&self, unplanned: f64) -> f64 {
-        match self.limit {
-            Some((all, proxies)) => SLACK * self.usual.max(all / f64::from(proxies.max(1))).min(all),
-            None => unplanned,
-        }
-    }
+fn part(held: &BTreeMap<Arc<str>, u64>, operation: &str) -> f64 {
+    held.get(operation).or_else(|| held.get("")).map_or(1.0, |&threshold| probability(threshold))
 }
 
 pub fn poisson(rng: &mut SmallRng, mean: f64) -> u64 {

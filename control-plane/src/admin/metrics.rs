@@ -35,6 +35,11 @@ pub fn all(view: &View) -> String {
         ("proxy_connections", "Streams of proxies that began.", read(&counts.connections)),
         ("proxy_connections_turned_away", "Connections that there was no room for.", read(&counts.turned_away)),
         (
+            "proxy_connections_failed",
+            "Connections that ended before a proxy was served over them: no TLS, no HTTP/2, or no stream in time.",
+            read(&counts.failed),
+        ),
+        (
             "proxy_streams_sent_away",
             "Streams that were told to come back later, because too many came at once.",
             view.door.sent_away(),

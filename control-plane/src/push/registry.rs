@@ -7,11 +7,14 @@ use std::time::{Duration, Instant};
 
 use spanmesh_proto::v1;
 
+use super::complaints::Complaints;
+
 #[derive(Debug, Default)]
 pub struct Registry {
     next: AtomicU64,
     proxies: Mutex<BTreeMap<u64, Seen>>,
     pub counts: Counts,
+    pub complaints: Complaints,
 }
 
 /// What is counted for metrics.
@@ -19,6 +22,8 @@ pub struct Registry {
 pub struct Counts {
     pub connections: AtomicU64,
     pub turned_away: AtomicU64,
+    /// Connections that ended before a proxy was served over them.
+    pub failed: AtomicU64,
     pub pushes: AtomicU64,
     pub pushed_bytes: AtomicU64,
     pub acks: AtomicU64,

@@ -21,6 +21,7 @@ pub type Out = mpsc::Sender<Result<v1::ToProxy, Status>>;
 
 /// Runs until the proxy goes, or does what it must not.
 pub async fn run(hub: Hub, mut messages: Streaming<v1::FromProxy>, out: Out, peer: String) {
+    let who = peer.clone();
     let outcome = match greet(&mut messages).await {
         Ok(hello) => match hub.door.pass().await {
             Ok(()) => serve(&hub, messages, &out, hello, peer).await,
@@ -31,6 +32,10 @@ pub async fn run(hub: Hub, mut messages: Streaming<v1::FromProxy>, out: Out, pee
     if let Err(status) = outcome {
         if status.code() == Code::InvalidArgument {
             Counts::add(&hub.registry.counts.missteps, 1);
+        }
+        // That a proxy goes is no complaint.
+        if !matches!(status.code(), Code::Cancelled | Code::Unknown | Code::Unavailable) {
+            hub.registry.complaints.say(who, status.message());
         }
         // Who has gone does not hear it.
         let _ = out.try_send(Err(status));
@@ -198,6 +203,9 @@ impl Entry<'_> {
 
     fn reported(&self, mut report: v1::Report) {
         report.unknown.truncate(UNKNOWN);
+        for unknown in &mut report.unknown {
+            *unknown = unknown.chars().filter(|c| !c.is_control()).take(WORD).collect();
+        }
         self.hub.registry.update(self.id, |seen| {
             seen.unknown.clone_from(&report.unknown);
             seen.sums.add(&report);
@@ -223,4 +231,4 @@ impl Drop for Entry<'_> {
 /// Names of Kubernetes have at most 253 characters.
 const WORD: usize = 253;
 const PERMITS: usize = 16;
-const UNKNOWN: usize = 64;
+const UNKNOWN: usize = 32;

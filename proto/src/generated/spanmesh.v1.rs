@@ -885,6 +885,9 @@ pub struct Guard {
 pub struct Thresholds {
     #[prost(message, repeated, tag = "1")]
     pub thresholds: ::prost::alloc::vec::Vec<Threshold>,
+    /// Within which a proxy holds a burst by itself, before the next thresholds come.
+    #[prost(message, repeated, tag = "2")]
+    pub limits: ::prost::alloc::vec::Vec<Limit>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Threshold {
@@ -897,6 +900,18 @@ pub struct Threshold {
     pub operation: ::prost::alloc::string::String,
     #[prost(fixed64, tag = "4")]
     pub threshold: u64,
+}
+/// Of a rule with thresholds: what all proxies together keep by it, and by how many of them that is.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Limit {
+    #[prost(string, tag = "1")]
+    pub policy: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub rule: ::prost::alloc::string::String,
+    #[prost(double, tag = "3")]
+    pub traces_per_second: f64,
+    #[prost(uint32, tag = "4")]
+    pub proxies: u32,
 }
 /// Kind `capture`, name `namespace/name`: the next requests that match are kept, as many as are permitted.
 #[derive(Clone, PartialEq, ::prost::Message)]

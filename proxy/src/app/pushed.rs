@@ -12,8 +12,8 @@ use crate::config::pushed::Pushed;
 use crate::config::{Config, ControlPlane, Mode, Policy};
 use crate::discovery::Snapshot;
 use crate::discovery::client::{Road, Settings};
-use crate::rules::sampling::RuleCount;
 use crate::rules::sampling::plan::{self, Id};
+use crate::rules::sampling::{Plan, RuleCount};
 use crate::trace::export::Changes;
 use crate::trace::sampler::Sampler;
 
@@ -25,13 +25,22 @@ pub struct Pushing {
     sampler: Sampler,
     /// What was applied last.
     before: Option<Pushed>,
+    plan: Option<Plan>,
     thresholds: Vec<plan::Pushed>,
     reported: Instant,
 }
 
 impl Road for Pushing {
     fn apply(&mut self, snapshot: Snapshot) {
-        let Snapshot { pushed, plan, thresholds } = snapshot;
+        let Snapshot { pushed, plan, thresholds, limits } = snapshot;
+        self.sampler.limits(limits);
+        let before = self.plan.replace(plan.clone());
+        // Thresholds come every few seconds, and policies seldom.
+        if before.is_some_and(|before| before.decides_as(&plan)) && self.before == pushed {
+            self.sampler.thresholds(thresholds.clone());
+            self.thresholds = thresholds;
+            return self.publisher.forget();
+        }
         let mut config = (*self.config).clone();
         if let Some(pushed) = &pushed {
             config.policy = pushed.policy.clone();
@@ -101,7 +110,7 @@ impl Road for Pushing {
 impl Pushing {
     pub fn new(publisher: Publisher, config: Arc<Config>, changes: Option<Changes>, sampler: Sampler) -> Self {
         let reported = Instant::now();
-        Self { publisher, config, changes, sampler, before: None, thresholds: Vec::new(), reported }
+        Self { publisher, config, changes, sampler, before: None, plan: None, thresholds: Vec::new(), reported }
     }
 
     fn changed<T: PartialEq>(&self, part: impl Fn(&Pushed) -> T, now: &Option<Pushed>) -> bool {

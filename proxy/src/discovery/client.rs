@@ -1,6 +1,7 @@
 //! The proxy's end of the stream to the control plane. It tries one address after the other, takes each push as far as it is
 //! good, and says so; while there is nobody the last good policy goes on, and what is counted waits.
 
+mod keeping;
 mod pause;
 
 use std::path::PathBuf;
@@ -25,12 +26,13 @@ use tokio::time::{Instant, timeout};
 use tonic::Streaming;
 
 use super::held::{Held, KINDS};
-use super::read::Snapshot;
+use super::read::{Snapshot, THRESHOLDS};
 use super::store;
 use crate::rules::sampling::Captured;
 use crate::telemetry::metrics::{AnyThread, Gauge, Registry, family};
 use crate::trace::export::dial::{self, Dial};
 use crate::trace::export::retry::Failure;
+use keeping::Keeping;
 use pause::Pause;
 
 /// What the client is given.
@@ -96,6 +98,7 @@ pub async fn follow(settings: Settings, mut road: impl Road, mut news: News, reg
                 () = tokio::time::sleep_until(until) => break,
                 Some(service) = news.services.recv() => client.called(service),
                 Some(_) = news.captured.recv() => {}
+                () = client.keeping.turn() => client.keep(),
             }
         }
     }
@@ -116,7 +119,7 @@ struct Client {
     pushes: u64,
     /// What was said last of why there is no connection.
     said: Option<String>,
-    saving: Option<JoinHandle<()>>,
+    keeping: Keeping,
 }
 
 impl Client {
@@ -129,7 +132,7 @@ impl Client {
             registry: registry.clone(),
             pushes: 0,
             said: None,
-            saving: None,
+            keeping: Keeping::default(),
         }
     }
 
@@ -205,6 +208,10 @@ impl Client {
                 Some(Captured { capture, trace, .. }) = news.captured.recv() => {
                     From::Captured(v1::Captured { capture: capture.to_string(), trace: trace.to_bytes().to_vec() })
                 }
+                () = self.keeping.turn() => {
+                    self.keep();
+                    continue;
+                }
                 _ = next_report.tick() => {
                     let report = road.report();
                     From::Report(v1::Report { version: self.held.version, unknown: self.held.unknown.clone(), ..report })
@@ -233,7 +240,10 @@ impl Client {
             );
         }
         tracing::debug!(version = push.version, changed = push.changed.len(), "policy was pushed");
-        self.keep();
+        if self.settings.state.is_some() {
+            let mut kinds = push.changed.iter().map(|new| &new.kind).chain(push.removed.iter().map(|old| &old.kind));
+            self.keeping.changed(push.whole || kinds.any(|kind| kind != THRESHOLDS), Instant::now());
+        }
         let (nonce, version) = (push.nonce, push.version);
         match refusals.is_empty() {
             true => From::Ack(v1::Ack { nonce, version }),
@@ -241,23 +251,10 @@ impl Client {
         }
     }
 
-    /// On disk, without waiting for it. While one is being written the next one waits for the push after it.
     fn keep(&mut self) {
-        let Some(folder) = self.settings.state.clone() else { return };
-        let before = self.saving.take();
-        let bytes = self.held.to_bytes();
-        self.saving = Some(tokio::spawn(async move {
-            if let Some(before) = before {
-                let _ = before.await;
-            }
-            let shown = folder.display().to_string();
-            let written = tokio::task::spawn_blocking(move || store::write(&folder, &bytes)).await;
-            if let Ok(Err(error)) = written {
-                tracing::warn!(
-                    "the policy cannot be kept in {shown}: {error}; a start without the control plane is without it"
-                );
-            }
-        }));
+        if let Some(folder) = self.settings.state.clone() {
+            self.keeping.write(folder, self.held.to_bytes(), Instant::now());
+        }
     }
 
     async fn open(

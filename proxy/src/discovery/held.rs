@@ -127,3 +127,72 @@ impl Held {
 /// A gateway that calls thousands of services has one resource for each.
 const MOST: usize = 8_192;
 const UNKNOWN: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    fn destination(place: usize, generation: u64) -> v1::Resource {
+        let rule = |number: usize| v1::Rule {
+            policy: format!("shop/policy-{place}"),
+            generation,
+            name: format!("rule-{number}"),
+            r#match: Some(v1::Match {
+                method: "GET".into(),
+                path: Some(v1::PathMatch { path: Some(v1::path_match::Path::Prefix(format!("/some/path-{number}"))) }),
+                ..v1::Match::default()
+            }),
+            action: Some(match number {
+                2 => v1::rule::Action::Adaptive(v1::Adaptive {
+                    spans_per_second: 100.0,
+                    min_traces_per_minute: 1.0,
+                    min_probability: 1e-5,
+                }),
+                _ => v1::rule::Action::Threshold(1 << 55),
+            }),
+        };
+        let chain = v1::Chain { rules: (0..3).map(rule).collect(), ..v1::Chain::default() };
+        v1::Resource {
+            kind: read::DESTINATION.into(),
+            name: format!("service-{place}.shop"),
+            digest: generation,
+            body: chain.encode_to_vec().into(),
+        }
+    }
+
+    /// On the background, where nothing waits for it. Optimised it is a tenth of what this build takes.
+    #[test]
+    fn one_change_of_a_thousand_policies_costs_little() {
+        let mut held = Held::default();
+        let changed = (0..1000).map(|place| destination(place, 1)).collect();
+        held.apply(&v1::Push { version: 1, whole: true, changed, ..v1::Push::default() }, &[]);
+        let sampler = crate::trace::sampler::Sampler::default();
+        let engine = sampler.engine(&held.snapshot().plan);
+        let mut least = [Duration::MAX; 5];
+        for version in 2..7 {
+            let push = v1::Push { version, changed: vec![destination(7, version)], ..v1::Push::default() };
+            let begun = Instant::now();
+            assert_eq!(held.apply(&push, &[]), []);
+            let applied = begun.elapsed();
+            let snapshot = held.snapshot();
+            let shown = begun.elapsed();
+            let newer = sampler.engine(&snapshot.plan);
+            let compiled = begun.elapsed();
+            let tally = newer.0.tally();
+            let counted = begun.elapsed();
+            let bytes = held.to_bytes();
+            let encoded = begun.elapsed();
+            let parts = [applied, shown - applied, compiled - shown, counted - compiled, encoded - counted];
+            least.iter_mut().zip(parts).for_each(|(least, took)| *least = took.min(*least));
+            assert!(bytes.len() < 300 * 1000, "{} bytes to be written", bytes.len());
+            drop((tally, newer));
+        }
+        drop(engine);
+        eprintln!("apply, snapshot, engine, a worker's tally, bytes: {least:?}");
+        let [.., tally, _] = least;
+        assert!(least.iter().sum::<Duration>() < Duration::from_millis(400), "{least:?}");
+        assert!(tally < Duration::from_millis(5), "the road waits for it: {tally:?}");
+    }
+}

@@ -21,6 +21,7 @@ pub struct Snapshot {
     pub pushed: Option<Pushed>,
     pub plan: Plan,
     pub thresholds: Vec<plan::Pushed>,
+    pub limits: Vec<plan::Limit>,
 }
 
 /// One resource.
@@ -28,13 +29,14 @@ pub struct Snapshot {
 pub enum Decoded {
     Policy(Box<Pushed>, Box<Chain>),
     Destination(Chain),
-    Thresholds(Vec<plan::Pushed>),
+    Thresholds(Vec<plan::Pushed>, Vec<plan::Limit>),
     Capture(Box<Capture>),
 }
 
 impl Snapshot {
     pub fn of<'a>(version: u64, resources: impl Iterator<Item = (&'a str, &'a Decoded)>) -> Self {
-        let mut snapshot = Self { pushed: None, plan: Plan { version, ..Plan::default() }, thresholds: Vec::new() };
+        let plan = Plan { version, ..Plan::default() };
+        let mut snapshot = Self { pushed: None, plan, thresholds: Vec::new(), limits: Vec::new() };
         for (name, resource) in resources {
             match resource {
                 Decoded::Policy(pushed, own) => {
@@ -45,7 +47,10 @@ impl Snapshot {
                     snapshot.pushed = Some((**pushed).clone());
                 }
                 Decoded::Destination(chain) => drop(snapshot.plan.destinations.insert(name.to_owned(), chain.clone())),
-                Decoded::Thresholds(thresholds) => snapshot.thresholds.clone_from(thresholds),
+                Decoded::Thresholds(thresholds, limits) => {
+                    snapshot.thresholds.clone_from(thresholds);
+                    snapshot.limits.clone_from(limits);
+                }
                 Decoded::Capture(capture) => snapshot.plan.captures.push((**capture).clone()),
             }
         }
@@ -94,8 +99,8 @@ pub fn decode(
         }
         THRESHOLDS => {
             let (message, is_partial) = message::<v1::Thresholds>(body)?;
-            if message.thresholds.len() > LIST {
-                return Err(format!("has more than {LIST} thresholds"));
+            if message.thresholds.len().max(message.limits.len()) > THRESHOLDS_MOST {
+                return Err(format!("has more than {THRESHOLDS_MOST} thresholds"));
             }
             let thresholds = message.thresholds.into_iter().map(|threshold| {
                 let number = threshold.threshold;
@@ -103,7 +108,9 @@ pub fn decode(
                 let v1::Threshold { policy, rule, operation, .. } = threshold;
                 Ok(plan::Pushed { policy, rule, operation, threshold: threshold_of })
             });
-            Ok((Decoded::Thresholds(thresholds.collect::<Result<_, String>>()?), is_partial))
+            let thresholds = thresholds.collect::<Result<_, String>>()?;
+            let limits = message.limits.into_iter().map(limit).collect::<Result<_, String>>()?;
+            Ok((Decoded::Thresholds(thresholds, limits), is_partial))
         }
         CAPTURE => {
             let (message, is_partial) = message::<v1::Capture>(body)?;
@@ -175,6 +182,14 @@ fn keep(message: &v1::Keep) -> Result<Keep, String> {
     })
 }
 
+fn limit(message: v1::Limit) -> Result<plan::Limit, String> {
+    let v1::Limit { policy, rule, traces_per_second, proxies } = message;
+    if !(0.0..f64::INFINITY).contains(&traces_per_second) {
+        return Err(format!("{rule} of {policy}: {traces_per_second} traces in a second are no limit"));
+    }
+    Ok(plan::Limit { policy: policy.into(), rule: rule.into(), traces_per_second, proxies })
+}
+
 fn mode(word: &str) -> Result<Mode, String> {
     match word {
         "inbound" => Ok(Mode::Inbound),
@@ -186,4 +201,6 @@ fn mode(word: &str) -> Result<Mode, String> {
 
 /// A policy has 32 rules; of all that concern one proxy there may be as many as this.
 const LIST: usize = 4_096;
+/// A gateway may have thousands of rules that adapt, each with a threshold for each operation.
+const THRESHOLDS_MOST: usize = 131_072;
 const NANOS_PER_MILLISECOND: u64 = 1_000_000;

@@ -4,12 +4,15 @@
 
 mod ask;
 mod bucket;
+#[cfg(test)]
+mod bursts;
+pub mod cap;
 mod engine;
 pub mod explain;
 mod index;
 mod keep;
 pub mod plan;
-mod rate;
+pub mod rate;
 mod steward;
 mod tally;
 #[cfg(test)]
@@ -19,7 +22,7 @@ pub mod threshold;
 pub use ask::{Request, Service};
 pub use engine::{Captured, Choice, Engine, Lasting, Refused};
 pub use keep::{Ended, Kept, Trigger};
-pub use plan::{Action, Capture, Chain, Id, Keep, Plan, Pushed, Rule};
+pub use plan::{Action, Capture, Chain, Id, Keep, Limit, Plan, Pushed, Rule};
 pub use steward::{Counts, RuleCount, Steward};
 pub use tally::{Seat, Tally};
 pub use threshold::Threshold;

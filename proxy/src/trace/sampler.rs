@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::rules::sampling::{Captured, Counts, Engine, Plan, Pushed, Refused, Steward};
+use crate::rules::sampling::{Captured, Counts, Engine, Limit, Plan, Pushed, Refused, Steward};
 use crate::telemetry::metrics::{AnyThread, Shard, family};
 
 /// Clones share.
@@ -48,6 +48,11 @@ impl Sampler {
     /// What rules of the whole mesh come to at present, in place of what was pushed before.
     pub fn thresholds(&self, pushed: Vec<Pushed>) {
         self.steward().push(pushed);
+    }
+
+    /// Within what a burst is held here before there are other thresholds, in place of what was pushed before.
+    pub fn limits(&self, limits: Vec<Limit>) {
+        self.steward().limit(limits);
     }
 
     /// A capture may take one.
@@ -100,15 +105,8 @@ impl Sampler {
     /// Copies the sums into metrics.
     pub fn tell(&self, shard: &Shard<AnyThread>) {
         let totals = self.steward().totals();
-        let mut rules: Vec<(&str, &str, u64, u64)> = Vec::new();
-        for count in &totals.rules {
-            let same =
-                rules.iter_mut().find(|(policy, rule, ..)| *policy == &*count.id.policy && *rule == &*count.id.rule);
-            match same {
-                Some((.., seen, kept)) => (*seen, *kept) = (*seen + count.seen, *kept + count.kept),
-                None => rules.push((&count.id.policy, &count.id.rule, count.seen, count.kept)),
-            }
-        }
+        let rules = totals.rules.iter().map(|count| (&*count.id.policy, &*count.id.rule, count.seen, count.kept));
+        let mut rules: Vec<(&str, &str, u64, u64)> = rules.collect();
         rules.push(("default", "", totals.unruled, totals.unruled_kept));
         rules.push(("caller", "", totals.arrived_kept + totals.arrived_dropped, totals.arrived_kept));
         for (policy, rule, seen, kept) in rules.into_iter().filter(|(_, _, seen, _)| *seen > 0) {

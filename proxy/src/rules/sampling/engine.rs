@@ -171,7 +171,7 @@ impl Engine {
             guard: plan.guard,
             guarded: AtomicU64::new(0),
             rows,
-            thresholds: (0..seats).map(|_| AtomicU64::new(0)).collect(),
+            thresholds: (0..seats).map(|_| AtomicU64::new(UNSET)).collect(),
             tallies: Mutex::default(),
             adapts,
             keeps,
@@ -329,10 +329,9 @@ impl Engine {
     }
 
     fn choice(&self, judge: &Judge, request: &Request<'_>) -> Choice {
-        let moving = |seat: Seat| {
-            let cell = self.thresholds.get(seat.0 as usize);
-            cell.and_then(|cell| Threshold::new(cell.load(Relaxed))).or(Some(Threshold::ALL))
-        };
+        let at = |seat: Seat| self.thresholds.get(seat.0 as usize).and_then(|cell| Threshold::new(cell.load(Relaxed)));
+        // An operation that is new goes by what holds for all that are not named.
+        let moving = |seat: Seat| at(seat).or_else(|| at(judge.seat)).or(Some(Threshold::ALL));
         match &judge.action {
             Kind::Never => Choice { seat: judge.seat, threshold: None },
             Kind::Fixed(threshold) => Choice { seat: judge.seat, threshold: Some(*threshold) },
@@ -460,3 +459,5 @@ const CHAINS: usize = 4096;
 /// Operations of a rule that have a seat of their own, and places to find them in.
 const OPERATIONS: u32 = 256;
 const PLACES: u32 = 512;
+/// No threshold: more than 56 bits.
+const UNSET: u64 = u64::MAX;

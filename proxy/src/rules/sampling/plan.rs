@@ -92,9 +92,26 @@ pub struct Pushed {
     pub threshold: Threshold,
 }
 
+/// What all proxies together keep by such a rule in a second, and by how many of them that is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limit {
+    pub policy: Arc<str>,
+    pub rule: Arc<str>,
+    pub traces_per_second: f64,
+    pub proxies: u32,
+}
+
 impl Default for Plan {
     fn default() -> Self {
         Self::from(&Sampling::default())
+    }
+}
+
+impl Plan {
+    /// Whatever their versions.
+    pub fn decides_as(&self, other: &Self) -> bool {
+        let Self { version: _, own, destinations, captures, guard } = self;
+        (own, destinations, captures, guard) == (&other.own, &other.destinations, &other.captures, &other.guard)
     }
 }
 

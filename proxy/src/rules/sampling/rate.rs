@@ -7,6 +7,8 @@ use std::time::Duration;
 pub struct Rate {
     fast: f64,
     slow: f64,
+    /// Seconds in which another load is still to show how much it is.
+    moving: f64,
 }
 
 impl Rate {
@@ -22,6 +24,10 @@ impl Rate {
         // More than chance would have it: another load.
         let chance = STEP * ((self.slow + 1.0) / (2.0 * FAST)).sqrt();
         if (self.fast - self.slow).abs() > chance {
+            self.moving = 3.0 * FAST;
+        }
+        if self.moving > 0.0 {
+            self.moving -= seconds;
             self.slow = self.fast;
         }
     }

@@ -5,8 +5,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use super::cap::Cap;
 use super::engine::{Engine, Lasting, Row};
-use super::plan::{Action, Id, Plan, Pushed};
+use super::plan::{Action, Id, Limit, Plan, Pushed};
 use super::rate::{self, Purse, Rate};
 use super::tally::Seat;
 use super::threshold::Threshold;
@@ -18,6 +19,9 @@ pub struct Steward {
     moods: HashMap<Key, Mood>,
     /// What was pushed, by policy, rule and operation.
     pushed: HashMap<(String, String, String), Threshold>,
+    /// By policy and rule.
+    limits: HashMap<Name, Limit>,
+    caps: HashMap<Name, Cap>,
     /// Since the latest report, and from the beginning.
     fresh: Sums,
     whole: Sums,
@@ -52,6 +56,9 @@ pub struct RuleCount {
     pub seen: u64,
     pub kept: u64,
 }
+
+/// Policy and rule, whatever their generation.
+type Name = (Arc<str>, Arc<str>);
 
 /// Who decided, and on what operation.
 type Key = (Who, String);
@@ -110,15 +117,26 @@ impl Steward {
         self.pushed = thresholds.into_iter().map(entry).collect();
     }
 
+    /// In place of those that were pushed before.
+    pub fn limit(&mut self, limits: Vec<Limit>) {
+        self.limits = limits.into_iter().map(|limit| ((limit.policy.clone(), limit.rule.clone()), limit)).collect();
+    }
+
     /// Adds up what was counted since the last look, and sets the thresholds.
     pub fn look(&mut self, since: Duration) {
         let mut came: HashMap<Key, (u64, u64)> = HashMap::new();
         let (mut obeyed, mut spans, mut kept) = (0, 0, 0);
         for live in &mut self.engines {
             for (key, seen, passed) in live.news() {
-                for sums in [&mut self.fresh, &mut self.whole] {
+                for (sums, tells_apart) in [(&mut self.fresh, true), (&mut self.whole, false)] {
                     let sum = match &key {
-                        (Who::Rule(id), operation) => sums.rules.entry((id.clone(), operation.clone())).or_default(),
+                        (Who::Rule(id), operation) if tells_apart => {
+                            sums.rules.entry((id.clone(), operation.clone())).or_default()
+                        }
+                        // However often the rule is written anew, it is one.
+                        (Who::Rule(id), _) => {
+                            sums.rules.entry((Id { generation: 0, ..id.clone() }, String::new())).or_default()
+                        }
                         (Who::Caller, _) => &mut sums.arrived,
                         (Who::Nobody, _) => &mut sums.unruled,
                     };
@@ -139,6 +157,7 @@ impl Steward {
         self.obeyed.look(obeyed, since);
         self.spans.look(spans, since);
         self.kept.look(kept, since);
+        self.cap(&came, since);
         // An old one goes when no request holds it any more.
         let newest = self.engines.last().map(|live| live.engine.clone());
         let is_newest = |engine: &Arc<Engine>| newest.as_ref().is_some_and(|newest| Arc::ptr_eq(newest, engine));
@@ -153,7 +172,7 @@ impl Steward {
         std::mem::take(&mut self.fresh).counts(self.guard)
     }
 
-    /// What was counted from the beginning.
+    /// What was counted from the beginning, of all operations and generations of a rule together.
     pub fn totals(&self) -> Counts {
         self.whole.counts(self.guard)
     }
@@ -179,7 +198,9 @@ impl Steward {
                     let purse = (limit.traces_per_second, f64::from(limit.burst));
                     let mood = self.observed(&key, came, Some(purse), since);
                     let pushed = if limit.per_proxy { None } else { pushed(&self.pushed, &row.id, "") };
-                    let threshold = threshold(mood.share).max(pushed.unwrap_or(Threshold::ALL));
+                    let most = self.most(&row.id).filter(|_| !limit.per_proxy).unwrap_or(f64::INFINITY);
+                    let share = mood.share.min(rate::share(most, mood.rate.per_second()));
+                    let threshold = threshold(share).max(pushed.unwrap_or(Threshold::ALL));
                     engine.set(row.first, threshold);
                     moods.insert(key, Mood { share: threshold.probability(), ..mood });
                 }
@@ -193,8 +214,12 @@ impl Steward {
                             (seat, key, mood)
                         })
                         .collect();
-                    let rates = all.iter().map(|(_, _, mood)| mood.rate.per_second());
-                    let level = rate::level(rates, adaptive.spans_per_second / each);
+                    // Within what was pushed the rare operations have theirs before the busy ones, as in the plan.
+                    let amounts = all.iter().map(|(_, key, mood)| {
+                        let pushed = pushed(&self.pushed, &row.id, &key.1).unwrap_or(Threshold::ALL);
+                        mood.rate.per_second() * pushed.probability()
+                    });
+                    let level = rate::level(amounts, self.most(&row.id).unwrap_or(adaptive.spans_per_second / each));
                     for (seat, key, mood) in all {
                         let rate = mood.rate.per_second();
                         let least = (adaptive.min_traces_per_minute / 60.0 / rate.max(f64::MIN_POSITIVE)).min(1.0);
@@ -218,6 +243,32 @@ impl Steward {
             }
         }
         self.moods = moods;
+    }
+
+    /// How much of each rule's traces are this proxy's: known already when a limit comes.
+    fn cap(&mut self, came: &HashMap<Key, (u64, u64)>, since: Duration) {
+        let mut kept: HashMap<Name, u64> = HashMap::new();
+        for ((who, _), (_, passed)) in came {
+            if let Who::Rule(id) = who {
+                *kept.entry((id.policy.clone(), id.rule.clone())).or_default() += passed;
+            }
+        }
+        for name in kept.keys() {
+            self.caps.entry(name.clone()).or_default();
+        }
+        self.caps.retain(|name, cap| {
+            let limit = self.limits.get(name);
+            let most = limit.map_or(f64::INFINITY, |limit| cap.most(limit));
+            cap.look(kept.get(name).copied().unwrap_or_default(), most, since);
+            limit.is_some() || cap.is_used()
+        });
+    }
+
+    /// What of a rule of the whole mesh may be kept here in a second; nothing is said of it where no limit was pushed.
+    fn most(&self, id: &Id) -> Option<f64> {
+        let name = (id.policy.clone(), id.rule.clone());
+        let limit = self.limits.get(&name)?;
+        Some(self.caps.get(&name).copied().unwrap_or_default().most(limit))
     }
 
     /// How a rule fares after what came since the last look; with a budget and a burst also what share meets them.
