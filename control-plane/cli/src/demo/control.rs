@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::child::Child;
 use super::folder::Folder;
+use super::mesh::PROXY_COUNT;
 use super::{configuration, receiver, said};
 use crate::control;
 use crate::failure::Failure;
@@ -98,8 +99,11 @@ async fn begin(folder: &Path, push: SocketAddr, admin: SocketAddr) -> Result<(Ch
 async fn watch(admin: SocketAddr, seen: Rc<Cell<Option<Step>>>) {
     let address = admin.to_string();
     loop {
-        seen.set(control::ask_page(&address, "/proxies").await.ok().as_ref().and_then(step));
-        tokio::time::sleep(LOOK).await;
+        let now = control::ask_page(&address, "/proxies").await.ok().as_ref().and_then(step);
+        seen.set(now);
+        // At the start the demo waits for this.
+        let all = now.is_some_and(|step| step.converged == PROXY_COUNT);
+        tokio::time::sleep(if all { LOOK } else { SOON }).await;
     }
 }
 
@@ -113,3 +117,4 @@ const USUAL: u16 = 14015;
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 /// A person sees no delay in this.
 const LOOK: Duration = Duration::from_millis(50);
+const SOON: Duration = Duration::from_millis(10);

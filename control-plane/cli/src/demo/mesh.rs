@@ -118,11 +118,15 @@ impl Mesh {
         folder.write(POLICIES, "orders.yaml", configuration::ORDERS)?;
         self.sampling_file = folder.write(POLICIES, "sampling.yaml", configuration::SAMPLING)?;
         terminal.status("starting the control plane …")?;
-        let control_plane = ControlPlane::start(folder, options.admin_port).await?;
-        let push = self.control_plane.insert(control_plane).push;
-        for member in &mut self.members {
-            member.address = listening(&mut member.app).await?;
-        }
+        let services = async {
+            for member in &mut self.members {
+                member.address = listening(&mut member.app).await?;
+            }
+            Ok::<(), Failure>(())
+        };
+        let (control_plane, services) = tokio::join!(ControlPlane::start(folder, options.admin_port), services);
+        let push = self.control_plane.insert(control_plane?).push;
+        services?;
         let mut begun = 0;
         while begun < SERVICES.len() {
             // As many at once as know whom they call.
