@@ -74,6 +74,7 @@ fn answer(request: &Request<Incoming>, view: &View) -> Response<Full<Bytes>> {
         },
         "/proxies" => json(&pages::proxies(view)),
         "/resources" => json(&pages::resources(view)),
+        "/sampling" => json(&pages::sampling(view)),
         "/captures" => json(&pages::captures(view)),
         "/metrics" => text(StatusCode::OK, metrics::TYPE, metrics::all(view)),
         _ => text(StatusCode::NOT_FOUND, "text/plain", format!("there is no such page\n\n{}", pages::INDEX)),

@@ -20,7 +20,7 @@ use crate::leader::{self, Leave};
 use crate::push::{Hub, registry::Registry};
 use crate::reconcile::{self, Reconciler};
 use crate::source::{self, Reading};
-use crate::{admin, push};
+use crate::{admin, log, push};
 
 /// A control plane that serves as long as this lives.
 pub struct Running {
@@ -38,7 +38,7 @@ pub struct Bound {
 
 /// Runs to the program's end.
 pub fn run(options: Options) -> Result<(), String> {
-    log();
+    log::start();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| error.to_string())?;
     runtime.block_on(async {
@@ -60,6 +60,13 @@ pub fn run(options: Options) -> Result<(), String> {
 
 /// Binds before it returns, so that tests run the real program on port 0.
 pub async fn start(options: Options) -> Result<Running, String> {
+    // Later it may go and come again; at the start its name is more likely to be wrong.
+    if let Source::Dir(path) = &options.source
+        && let Err(error) = tokio::fs::read_dir(path).await
+    {
+        let path = path.display();
+        return Err(format!("--source: the folder {path} cannot be read: {error}; make it, or name another"));
+    }
     let push = bind("--listen", options.listen).await?;
     let admin = bind("--admin", options.admin).await?;
     let address = |listener: &TcpListener| listener.local_addr().map_err(|error| error.to_string());
@@ -203,16 +210,6 @@ fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, String> {
         .map_err(|error| wrong(certificate, &error))?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
-}
-
-/// To standard error, in lines of JSON as the proxy's.
-fn log() {
-    let level = std::env::var("SPANMESH_LOG").ok().and_then(|level| level.parse().ok());
-    let level = level.unwrap_or(tracing::Level::INFO);
-    let subscriber =
-        tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false).finish();
-    // Whoever has set one before keeps it.
-    let _ = tracing::subscriber::set_global_default(subscriber);
 }
 
 /// A few for each of many thousand proxies at once.

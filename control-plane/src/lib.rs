@@ -13,6 +13,7 @@ mod cli;
 mod cluster;
 mod keeper;
 mod leader;
+mod log;
 pub mod offline;
 mod picture;
 mod push;
@@ -33,7 +34,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let command = match cli::parse(arguments) {
         Ok(command) => command,
         Err(problem) => {
-            eprintln!("spanmesh-control-plane: {problem}");
+            eprintln!("spanmesh-control-plane: {problem}\nTry `spanmesh-control-plane --help`.");
             return ExitCode::from(2);
         }
     };

@@ -67,6 +67,11 @@ impl Policies {
         Self { folder, reading }
     }
 
+    /// As a running control plane has them in force, from its page `/sampling`.
+    pub fn shown(page: &serde_json::Value) -> Option<Self> {
+        Some(Self { folder: dir::Folder::default(), reading: Reading::shown(page)? })
+    }
+
     /// As a running control plane has them once the folder is as was found: what is refused goes on as it was before.
     pub fn turned(mut self, found: Found) -> Self {
         if let Some(reading) = self.folder.update(found.0) {

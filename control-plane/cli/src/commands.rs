@@ -49,6 +49,7 @@ pub fn run(arguments: Vec<OsString>) -> Result<ExitCode, Failure> {
         Some("control-plane") if !is_help(arguments.first()) => return Ok(spanmesh_control_plane::main(arguments)),
         Some("-h" | "--help" | "help") => return help(&arguments),
         Some("-V" | "--version" | "version") => {
+            nothing_after(arguments.first())?;
             print(&format!("spanmesh {}\n", env!("CARGO_PKG_VERSION")))?;
             return Ok(ExitCode::SUCCESS);
         }
@@ -57,13 +58,9 @@ pub fn run(arguments: Vec<OsString>) -> Result<ExitCode, Failure> {
         _ => {}
     }
     let known = first.to_str().and_then(find);
-    let Some(command) = known else {
-        let names: Vec<_> = COMMANDS.iter().map(|command| command.name).collect();
-        let text = format!("`{}` is no command; there are {}", first.to_string_lossy(), names.join(", "));
-        return Err(Failure::Usage { command: None, text });
-    };
+    let command = known.ok_or_else(|| unknown(&first.to_string_lossy()))?;
     if asks_for_help(&arguments) {
-        print(&help::one(command))?;
+        print(&help::one(command, arguments.first().and_then(|word| word.to_str())))?;
         return Ok(ExitCode::SUCCESS);
     }
     (command.run)(&mut Parser::from_args(arguments))
@@ -83,15 +80,32 @@ fn is_help(argument: Option<&OsString>) -> bool {
 }
 
 fn help(arguments: &[OsString]) -> Result<ExitCode, Failure> {
-    let text = match arguments.first().and_then(|name| name.to_str()) {
+    let text = match arguments.first().map(|name| name.to_string_lossy()) {
         None => help::all(),
-        Some(name) => match find(name) {
-            Some(command) => help::one(command),
-            None => return Err(Failure::Usage { command: None, text: format!("`{name}` is no command") }),
-        },
+        Some(name) => {
+            let command = find(&name).ok_or_else(|| unknown(&name))?;
+            let word = arguments.get(1).and_then(|word| word.to_str());
+            let known = word.filter(|word| command.words.contains(word));
+            nothing_after(arguments.get(if known.is_some() { 2 } else { 1 }))?;
+            help::one(command, known)
+        }
     };
     print(&text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn unknown(name: &str) -> Failure {
+    let names: Vec<_> = COMMANDS.iter().map(|command| command.name).collect();
+    Failure::Usage { command: None, text: format!("`{name}` is no command; there are {}", names.join(", ")) }
+}
+
+fn nothing_after(argument: Option<&OsString>) -> Result<(), Failure> {
+    match argument {
+        None => Ok(()),
+        Some(argument) => {
+            Err(Failure::Usage { command: None, text: format!("`{}` is too much", argument.to_string_lossy()) })
+        }
+    }
 }
 
 fn print(text: &str) -> Result<(), Failure> {
@@ -118,6 +132,9 @@ fn run_completion(parser: &mut Parser) -> Result<ExitCode, Failure> {
     let Some(script) = completion::script(&shell) else {
         return Err(Failure::usage("completion", format!("`{shell}` is not known; there are bash, zsh and fish")));
     };
+    if let Some(other) = parser.next().map_err(wrong)? {
+        return Err(wrong(other.unexpected()));
+    }
     print(&script)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -150,9 +167,9 @@ pub const COMMANDS: &[Command] = &[
         name: "demo",
         summary: "a whole mesh at work, on this machine",
         usage: "[OPTIONS]",
-        about: "Starts five small services, each behind a sidecar of its own, and a gateway in front of them; sends a few \
-                requests a second through; collects the spans; draws one trace; and says what to try next. It ends with \
-                Ctrl-C and leaves nothing behind.",
+        about: "Starts five small services, each behind a sidecar of its own, a gateway in front of them, and a control \
+                plane that tells all proxies the policies of a folder; sends a few requests a second through; collects the \
+                spans; draws one trace; and says what to try next. It ends with Ctrl-C and leaves nothing behind.",
         options: &[
             option(None, "port", Some("PORT"), "where the gateway listens; 0 takes a free port [8080, or a free one]"),
             option(
@@ -160,6 +177,12 @@ pub const COMMANDS: &[Command] = &[
                 "traces-port",
                 Some("PORT"),
                 "where traces can be asked for; 0 takes a free port [16686, or a free one]",
+            ),
+            option(
+                None,
+                "admin-port",
+                Some("PORT"),
+                "where the control plane has its pages; 0 takes a free port [14015, or a free one]",
             ),
             option(None, "rate", Some("NUMBER"), "requests a second [4]"),
             option(None, "folder", Some("DIR"), "where its files are put, in a folder of their own [TMPDIR]"),
@@ -272,13 +295,14 @@ pub const COMMANDS: &[Command] = &[
     Command {
         name: "policy",
         summary: "policies: lint, diff, explain",
-        usage: "lint PATH… | diff OLD NEW | explain --source dir:PATH --to SERVICE.NAMESPACE … [OPTIONS]",
-        about: "Looks at policies before they are in force; it needs no cluster and no control plane. `lint` says what is \
+        usage: "lint PATH… | diff OLD NEW | explain --source dir:PATH|--address HOST:PORT --to SERVICE.NAMESPACE … [OPTIONS]",
+        about: "Looks at policies before they are in force, without a cluster and a control plane, or as they are in force. `lint` says what is \
                 wrong in folders, files or standard input (-), with file, line and field, and what is accepted though \
                 hardly anybody means it; it ends with 3 if anything would be refused. `diff` says whose rules change when \
                 one folder takes the place of another, and shows them in the order in which they are asked. `explain` says \
-                of one request which rule decides on its trace, at which proxy, and why the others do not; with --address \
-                also what share of the live requests a rule decided, and how many arrived decided already.",
+                of one request which rule decides on its trace, at which proxy, and why the others do not. With --address \
+                it asks a control plane which policies are in force, unless --source says otherwise, and tells what share \
+                of the live requests arrived decided already, and what share that rule decided.",
         options: &[
             option(None, "source", Some("dir:PATH"), "explain: the folder that the policies are in"),
             option(None, "from", Some("NAME"), "explain: who asks, as service.namespace"),
@@ -302,7 +326,12 @@ pub const COMMANDS: &[Command] = &[
                 words: &policy::PARENTS,
                 help: "explain: what it brings to the first proxy: none, kept or dropped [none]",
             },
-            option(None, "address", Some("HOST:PORT"), "explain: ask this control plane how it really goes"),
+            option(
+                None,
+                "address",
+                Some("HOST:PORT"),
+                "explain: ask this control plane what is in force and how it really goes",
+            ),
             option(None, "service", Some("NAME"), "diff: for the proxies of this service, and its callers"),
             option(None, "namespace", Some("NAME"), "diff: in this namespace"),
             option(None, "workload", Some("NAME"), "diff, explain: of this Deployment or StatefulSet"),
@@ -325,6 +354,10 @@ pub const COMMANDS: &[Command] = &[
             (
                 "spanmesh policy explain --source dir:policies --from cart.shop --to payment.shop --method POST --path /pay",
                 "which rule decides, and why not the others?",
+            ),
+            (
+                "spanmesh policy explain --address 127.0.0.1:14015 --from cart.shop --to payment.shop",
+                "the same of what is in force now, and how many requests it decides",
             ),
         ],
         run: policy::main,

@@ -5,28 +5,43 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
+use lexopt::Parser;
 use serde_json::Value;
 
 use crate::failure::Failure;
 use crate::http::{Version, ask};
-use crate::terminal::tame;
+use crate::terminal::{Terminal, tame};
 
 /// Where a control plane has its pages, unless it is told otherwise.
 pub const USUAL: &str = "127.0.0.1:14015";
 
+/// The value of `--address`.
+pub fn address(command: &'static str, parser: &mut Parser) -> Result<String, Failure> {
+    let value = parser.value().map_err(|error| Failure::usage(command, error))?;
+    let text = value.to_string_lossy().into_owned();
+    let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty() && !host.contains('/'));
+    match port.and_then(|(_, port)| port.parse::<u16>().ok()) {
+        Some(_) => Ok(text),
+        None => Err(Failure::usage(command, format!("--address takes a host and a port, {USUAL}, not `{text}`"))),
+    }
+}
+
 /// A page in JSON.
-pub fn page(address: &str, path: &str) -> Result<Value, Failure> {
+pub fn page(address: &str, path: &str, terminal: &mut Terminal) -> Result<Value, Failure> {
+    terminal.status(&format!("asking {address} …"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())
         .map_err(Failure::failed)?;
-    let answer = runtime.block_on(whole(address, path));
+    let answer = runtime.block_on(ask_page(address, path));
     // A name look-up that hangs is left behind.
     runtime.shutdown_background();
+    terminal.status("")?;
     answer
 }
 
-async fn whole(address: &str, path: &str) -> Result<Value, Failure> {
+/// The same, in a runtime that there is.
+pub async fn ask_page(address: &str, path: &str) -> Result<Value, Failure> {
     let unreachable = |why: String| {
         Failure::failed(format!(
             "no control plane can be asked at {address}: {why}; is it running? `--address HOST:PORT` asks another: \

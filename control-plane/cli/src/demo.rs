@@ -5,12 +5,14 @@
 mod check;
 mod child;
 mod configuration;
+mod control;
 mod folder;
 mod lifeline;
 mod load;
 mod mesh;
 mod options;
 mod receiver;
+mod said;
 mod service;
 mod store;
 mod story;
@@ -52,6 +54,14 @@ pub fn part(arguments: Vec<OsString>) -> Result<ExitCode, Failure> {
         (Some("proxy"), Some(file)) => {
             lifeline::hold(folder);
             Ok(spanmesh_proxy::cli::main(["run".into(), "--config".into(), file]))
+        }
+        (Some(control::NAME), Some(policies)) => {
+            lifeline::hold(folder);
+            let mut source = OsString::from("dir:");
+            source.push(policies);
+            let (push, admin) = (arguments.next().unwrap_or_default(), arguments.next().unwrap_or_default());
+            let told = ["run".into(), "--source".into(), source, "--listen".into(), push, "--admin".into(), admin];
+            Ok(spanmesh_control_plane::main(told))
         }
         (Some("service"), Some(name)) => {
             let told = lifeline::hold(folder);

@@ -12,8 +12,10 @@ pub fn all() -> String {
         let _ = writeln!(text, "  {:<15}{}", command.name, command.summary);
     }
     text.push_str("\nExamples:\n");
-    for (line, what) in COMMANDS.iter().filter_map(|command| command.examples.first()) {
-        let _ = writeln!(text, "  {line:<44}# {what}");
+    let examples: Vec<_> = COMMANDS.iter().filter_map(|command| command.examples.first()).collect();
+    let width = examples.iter().map(|(line, _)| line.chars().count()).max().unwrap_or_default();
+    for (line, what) in examples {
+        let _ = writeln!(text, "  {line:<width$}  # {what}");
     }
     let _ = writeln!(
         text,
@@ -22,21 +24,39 @@ pub fn all() -> String {
     text
 }
 
-pub fn one(command: &Command) -> String {
-    let mut text = format!("{}\n\nUsage: spanmesh {} {}\n", wrapped(command.about), command.name, command.usage);
+/// All of a command, or of one that it has: of `policy` what belongs to `lint`.
+pub fn one(command: &Command, word: Option<&str>) -> String {
+    let word = word.filter(|word| command.words.contains(word));
+    let own = word.and_then(|word| command.usage.split(" | ").find(|usage| usage.split(' ').next() == Some(word)));
+    let usage = format!("{} {}", command.name, own.unwrap_or(command.usage));
+    let mut text = format!("{}\n\nUsage: spanmesh {}\n", wrapped(command.about), usage.trim_end());
     if !command.options.is_empty() {
         text.push_str("\nOptions:\n");
         for option in command.options {
-            let _ = writeln!(text, "  {:<26}{}", form(option), option.help);
+            let help = match (word, whose(command, option.help)) {
+                (Some(word), Some((words, help))) if words.contains(&word) => help,
+                (Some(_), Some(_)) => continue,
+                (_, None) | (None, _) => option.help,
+            };
+            let _ = writeln!(text, "  {:<26}{help}", form(option));
         }
         let _ = writeln!(text, "  {:<26}this text", "-h, --help");
     }
-    text.push_str("\nExamples:\n");
-    for (line, what) in command.examples {
+    let concerns = |line: &str| word.is_none_or(|word| line.contains(&format!("{} {word}", command.name)));
+    let examples: Vec<_> = command.examples.iter().filter(|(line, _)| concerns(line)).collect();
+    text.push_str(if examples.is_empty() { "" } else { "\nExamples:\n" });
+    for (line, what) in examples {
         let _ = writeln!(text, "  {line}\n      {what}");
     }
     let _ = writeln!(text, "\n{EXIT_CODES}");
     text
+}
+
+/// `lint, diff: what it does` is an option of those two.
+fn whose<'a>(command: &Command, help: &'a str) -> Option<(Vec<&'a str>, &'a str)> {
+    let (words, help) = help.split_once(": ")?;
+    let words: Vec<_> = words.split(", ").collect();
+    words.iter().all(|word| command.words.contains(word)).then_some((words, help))
 }
 
 /// `-o, --output FORM`.

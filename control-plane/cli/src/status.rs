@@ -18,7 +18,7 @@ pub fn main(parser: &mut Parser) -> Result<ExitCode, Failure> {
     while let Some(argument) = parser.next().map_err(wrong)? {
         match argument {
             Arg::Value(value) if name.is_none() => name = Some(value.to_string_lossy().into_owned()),
-            Arg::Long("address") => address = parser.value().map_err(wrong)?.to_string_lossy().into_owned(),
+            Arg::Long("address") => address = control::address("proxy-status", parser)?,
             Arg::Short('o') | Arg::Long("output") => {
                 form = Failure::word("proxy-status", parser, "--output", Form::parse, &Form::WORDS)?;
             }
@@ -28,8 +28,8 @@ pub fn main(parser: &mut Parser) -> Result<ExitCode, Failure> {
             other => return Err(wrong(other.unexpected())),
         }
     }
-    let page = control::page(&address, "/proxies")?;
     let mut terminal = Terminal::new(colours, None);
+    let page = control::page(&address, "/proxies", &mut terminal)?;
     let proxies: Vec<&Value> = page["proxies"].as_array().into_iter().flatten().collect();
     let text = match name {
         None => form.write(&page, || table(&page, &proxies, &terminal))?,

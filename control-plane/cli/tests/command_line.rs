@@ -69,6 +69,30 @@ fn help_names_every_command_and_each_command_has_its_own() {
 }
 
 #[test]
+fn help_of_a_part_of_a_command_says_what_belongs_to_it() {
+    let (code, explain, _) = said(&["policy", "explain", "--help"]);
+    assert_eq!(code, 0);
+    assert_eq!(said(&["help", "policy", "explain"]).1, explain);
+    assert!(explain.contains("Usage: spanmesh policy explain --source dir:PATH|--address HOST:PORT"), "{explain}");
+    for (line, is_there) in [
+        ("  --parent DECISION     what it brings", true),
+        ("  --workload NAME       of this Deployment", true),
+        ("--output FORM         table, json or yaml", true),
+        ("  spanmesh policy explain", true),
+        ("--role", false),
+        ("spanmesh policy diff", false),
+    ] {
+        assert_eq!(explain.contains(line), is_there, "{line}: {explain}");
+    }
+    assert!(said(&["policy", "--help"]).1.contains("  --role ROLE           diff: sidecar"));
+    // Examples stand in a column, however long they are.
+    let (_, all, _) = said(&["--help"]);
+    let examples = all.lines().filter_map(|line| line.strip_prefix("  ").and_then(|line| line.find("  # ")));
+    let columns: Vec<_> = examples.collect();
+    assert!(columns.len() > 5 && columns.iter().all(|column| *column == columns[0]), "{all}");
+}
+
+#[test]
 fn wrong_usage_ends_with_2_and_says_what_would_be_right() {
     for (arguments, expected) in [
         (&["dmeo"][..], "`dmeo` is no command"),
@@ -87,6 +111,16 @@ fn wrong_usage_ends_with_2_and_says_what_would_be_right() {
         (&["completion"], "bash, zsh or fish"),
         (&["completion", "csh"], "csh"),
         (&["proxy", "rnu"], "rnu"),
+        (&["control-plane", "run"], "--source is missing"),
+        (
+            &["proxy-status", "--address", "http://127.0.0.1:14015"],
+            "--address takes a host and a port, 127.0.0.1:14015",
+        ),
+        (&["policy", "explain", "--address", "control-plane"], "--address takes a host and a port"),
+        (&["completion", "bash", "zsh"], "zsh"),
+        (&["help", "dmeo"], "there are demo, trace"),
+        (&["help", "demo", "now"], "`now` is too much"),
+        (&["version", "now"], "`now` is too much"),
     ] {
         let (code, out, err) = said(arguments);
         assert_eq!((code, out.as_str()), (2, ""), "{arguments:?}: {err}");

@@ -87,27 +87,40 @@ fn what_keeps_a_rule_from_deciding_is_named_by_its_field() {
     assert_eq!(tenth["outcome"], "notAsked");
 }
 
-#[test]
-fn a_live_control_plane_says_what_share_arrived_decided_already() {
+/// A control plane as far as it has these pages, one after the other.
+fn pages(pages: Vec<Value>) -> (String, thread::JoinHandle<Vec<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
     let address = listener.local_addr().expect("address").to_string();
     let served = thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("accept");
-        let mut head = Vec::new();
-        let mut byte = [0];
-        while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).expect("read") == 1 {
-            head.push(byte[0]);
-        }
-        let body = json!({"version": 1, "proxies": [{
-            "service": "cart", "namespace": "shop",
-            "decided": {
-                "arrivedKept": 30, "arrivedDropped": 50, "unruled": 0, "otherRules": 0,
-                "rules": [{"policy": "shop/payment", "rule": "pay", "seen": 20, "kept": 1}],
-            },
-        }]})
-        .to_string();
-        write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).expect("write");
+        let answer = |page: Value| {
+            let (mut stream, _) = listener.accept().expect("accept");
+            let mut head = Vec::new();
+            let mut byte = [0];
+            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).expect("read") == 1 {
+                head.push(byte[0]);
+            }
+            let body = page.to_string();
+            write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).expect("write");
+            String::from_utf8(head).expect("text").lines().next().unwrap_or_default().to_owned()
+        };
+        pages.into_iter().map(answer).collect()
     });
+    (address, served)
+}
+
+fn counted() -> Value {
+    json!({"version": 1, "proxies": [{
+        "service": "cart", "namespace": "shop", "role": "sidecar",
+        "decided": {
+            "arrivedKept": 30, "arrivedDropped": 50, "unruled": 0, "otherRules": 0,
+            "rules": [{"policy": "shop/payment", "rule": "pay", "seen": 20, "kept": 1}],
+        },
+    }]})
+}
+
+#[test]
+fn a_live_control_plane_says_what_share_arrived_decided_already() {
+    let (address, served) = pages(vec![counted()]);
     let more = ["--source", "dir:before", "--path", "/pay", "--address", &address];
     let (code, out, err) = explained(&[&CALL[..], &more].concat());
     served.join().expect("served");
@@ -117,9 +130,44 @@ fn a_live_control_plane_says_what_share_arrived_decided_already() {
 }
 
 #[test]
+fn what_is_in_force_is_explained_without_a_folder() {
+    let policy = |spec: Value| {
+        json!({
+            "apiVersion": "spanmesh.io/v1alpha1", "kind": "SamplingPolicy", "spec": spec,
+            "metadata": {"name": "payment", "namespace": "shop", "generation": 7},
+        })
+    };
+    let rule = json!({"name": "pay", "action": {"probability": "0.25"}});
+    let known = policy(json!({
+        "targetRefs": [{"kind": "Namespace", "name": "shop"}], "defaults": {"head": {"rules": [rule]}},
+    }));
+    let (address, served) = pages(vec![json!({"items": [known]}), counted()]);
+    let (code, out, err) = explained(&[&CALL[..], &["--address", &address, "-o", "json"]].concat());
+    assert_eq!(served.join().expect("served"), ["GET /sampling HTTP/1.1", "GET /proxies HTTP/1.1"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    let value: Value = serde_json::from_str(&out).expect("JSON");
+    let (first, last) = (&value["proxies"][0], &value["proxies"][1]);
+    assert_eq!((&first["decides"]["rule"], &first["decides"]["generation"]), (&json!("pay"), &json!(7)));
+    assert_eq!((&first["live"]["requests"], &first["live"]["arrivedDecided"]), (&json!(100), &json!(80)));
+    assert_eq!((&last["at"], &last["live"]["proxies"]), (&json!("payment.shop"), &json!(0)));
+    // What a newer control plane has does not count, and is said.
+    let (address, served) = pages(vec![json!({"items": [policy(json!({"whatever": 1}))]}), counted()]);
+    let (code, _, err) = explained(&[&CALL[..], &["--address", &address]].concat());
+    served.join().expect("served");
+    assert_eq!(code, 0);
+    assert!(err.contains("1 resource is not understood"), "{err}");
+    // And one that has no such page is no control plane that can be asked.
+    let (address, served) = pages(vec![json!({})]);
+    let (code, out, err) = explained(&[&CALL[..], &["--address", &address]].concat());
+    served.join().expect("served");
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(err.contains("does not say which policies are in force"), "{err}");
+}
+
+#[test]
 fn a_request_that_is_not_described_is_wrong_usage() {
     for (arguments, expected) in [
-        (&["--from", "a.b"][..], "--source is missing"),
+        (&["--from", "a.b"][..], "--source dir:/path/to/folder, or --address"),
         (&["--source", "kube"], "dir:/path"),
         (&["--source", "dir:before"], "--from cart.shop"),
         (&["--source", "dir:before", "--from", "cart"], "`cart` is no service"),

@@ -203,15 +203,21 @@ fn the_control_plane_is_a_subcommand_that_proxy_status_asks() {
     let (code, out, _) = said(&["control-plane", "version"]);
     assert_eq!((code, out.as_str()), (0, concat!("spanmesh-control-plane ", env!("CARGO_PKG_VERSION"), "\n")));
     assert_eq!(said(&["control-plane", "walk"]).0, 2);
+    let nowhere =
+        ["control-plane", "run", "--source", "dir:/nowhere", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    let (code, _, err) = said(&nowhere);
+    assert_eq!(code, 1);
+    assert!(err.contains("the folder /nowhere cannot be read") && !err.contains("ready"), "{err}");
     let mut run = command(&["control-plane", "run", "--source", "dir:before", "--listen", "127.0.0.1:0"]);
     let mut child = Running(run.args(["--admin", "127.0.0.1:0"]).stderr(Stdio::piped()).spawn().expect("run"));
     let log = BufReader::new(child.0.stderr.take().expect("a log"));
     let told = log.lines().map_while(Result::ok).find(|line| line.contains("admin"));
     let told = told.expect("where it listens");
-    let plain: String = told.chars().filter(|c| !c.is_control()).collect();
-    let address =
-        plain.rsplit("127.0.0.1:").next().map(|rest| rest.chars().take_while(char::is_ascii_digit).collect::<String>());
-    let address = format!("127.0.0.1:{}", address.expect("a port"));
+    // A line of JSON in the form of the proxy's, since nobody looks on.
+    let told = parsed(&told);
+    assert_eq!((&told["level"], &told["message"]), (&json!("info"), &json!("ready")));
+    assert!(told["time"].as_str().is_some_and(|time| time.ends_with('Z')), "{told}");
+    let address = told["admin"].as_str().expect("an address").to_owned();
     let (code, out, err) = said(&["proxy-status", "--address", &address]);
     assert_eq!(code, 0, "{told}: {err}");
     assert!(out.starts_with("no proxy is connected"), "{out}");

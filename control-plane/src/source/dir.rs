@@ -16,7 +16,7 @@ use tokio::sync::watch::Sender;
 
 use super::document::{self, Document, Identity, Spec};
 use super::{Reading, Verdict};
-use crate::cluster::{Cluster, Meta, Resource};
+use crate::cluster::{Cluster, Meta};
 
 pub use lines::Lines;
 
@@ -209,12 +209,7 @@ impl Folder {
         for (identity, known) in &self.known {
             let Identity { namespace, name, .. } = identity.clone();
             let meta = Meta { created: known.created, namespace, name, generation: known.generation };
-            match known.spec.clone() {
-                Spec::MeshTracing(spec) => cluster.mesh = Some(Resource { meta, spec }),
-                Spec::SamplingPolicy(spec) => cluster.sampling.push(Resource { meta, spec }),
-                Spec::SpanPolicy(spec) => cluster.spans.push(Resource { meta, spec }),
-                Spec::TraceCapture(spec) => cluster.captures.push(Resource { meta, spec }),
-            }
+            cluster.add(meta, known.spec.clone());
         }
         cluster.sort();
         cluster

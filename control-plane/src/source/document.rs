@@ -180,6 +180,21 @@ pub fn seconds(text: &str) -> i64 {
     days * 86_400 + hour * 3_600 + minute * 60 + second
 }
 
+/// The other way round.
+pub fn written(seconds: i64) -> String {
+    let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    let days = days + 719_468;
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let (month, later) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let year = year_of_era + era * 400 + later;
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3_600, rest / 60 % 60, rest % 60)
+}
+
 const MESH_TRACING: &str = "MeshTracing";
 
 #[cfg(test)]
@@ -207,6 +222,7 @@ mod tests {
             ("", 0),
         ] {
             assert_eq!(seconds(text), expected, "{text}");
+            assert!(text.len() < 20 || written(expected) == text, "{text}");
         }
     }
 }

@@ -147,6 +147,12 @@ fn destination(found: &mut Variables) -> Option<(String, Tree)> {
         }
         to.push(("tls".into(), Tree::Map(files)));
     }
+    let delivery = delivery(found);
+    Some((name, named((if is_grpc { "otlpGrpc" } else { "otlpHttp" }, Tree::Map(to)), delivery)))
+}
+
+/// How the variables say that spans are gathered and sent; also of destinations that a control plane names.
+pub(super) fn delivery(found: &mut Variables) -> Vec<(String, Tree)> {
     let mut delivery = Vec::new();
     let timeout = found.number(found.otlp("TIMEOUT"), 1..=3_600_000);
     let age = found.number(found.value("OTEL_BSP_SCHEDULE_DELAY"), 1..=60_000);
@@ -163,7 +169,7 @@ fn destination(found: &mut Variables) -> Option<(String, Tree)> {
     if let Some(spans) = found.number(found.value("OTEL_BSP_MAX_QUEUE_SIZE"), 2..=(1 << 30) / SPAN) {
         delivery.push(("queue".into(), Tree::Number((spans * SPAN).into())));
     }
-    Some((name, named((if is_grpc { "otlpGrpc" } else { "otlpHttp" }, Tree::Map(to)), delivery)))
+    delivery
 }
 
 fn named((kind, to): (&str, Tree), delivery: Vec<(String, Tree)>) -> Tree {

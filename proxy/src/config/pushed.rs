@@ -3,6 +3,7 @@
 
 use spanmesh_proto::v1;
 
+use super::exporter::{self, Variables};
 use super::grammar::Rate;
 use super::policy::find_variables;
 use super::reader::Reader;
@@ -35,7 +36,11 @@ pub fn policy(message: &v1::Policy, environment: &[(String, String)]) -> Result<
         fields.push(entry("untraced", words(&untraced.kinds)));
     }
     fields.push(entry("attributes", Tree::List(attributes.iter().map(attribute).collect())));
-    fields.push(entry("destinations", Tree::List(destinations.iter().map(destination).collect())));
+    let mut variables = Variables::new(environment);
+    let delivery = exporter::delivery(&mut variables);
+    variables.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let destinations = destinations.iter().map(|message| destination(message, &delivery));
+    fields.push(entry("destinations", Tree::List(destinations.collect())));
     let mut policy = read::<Policy>(&Tree::Map(fields))?;
     let mut reader = Reader::default();
     validate::policy(&mut reader, &policy);
@@ -174,9 +179,13 @@ fn attribute(message: &v1::Attribute) -> Tree {
     Tree::Map(fields)
 }
 
-fn destination(message: &v1::Destination) -> Tree {
+/// Where spans go is pushed; how they are gathered is the proxy's own matter.
+fn destination(message: &v1::Destination, delivery: &[(String, Tree)]) -> Tree {
     use v1::destination::To;
     let mut fields = vec![entry("name", Tree::text(message.name.clone()))];
+    if !delivery.is_empty() && !matches!(message.to, Some(To::Stdout(_) | To::File(_))) {
+        fields.push(entry("delivery", Tree::Map(delivery.to_vec())));
+    }
     let compression = |gzip: bool| ("compression", Tree::text(if gzip { "gzip" } else { "none" }));
     let endpoint = |endpoint: &String| ("endpoint", Tree::text(endpoint.clone()));
     let to = message.to.as_ref().map(|to| match to {
@@ -254,4 +263,31 @@ fn words(words: &[String]) -> Tree {
 fn said<const N: usize>(fields: [(&str, &String); N]) -> Vec<(String, Tree)> {
     let said = fields.into_iter().filter(|(_, text)| !text.is_empty());
     said.map(|(name, text)| entry(name, Tree::text(text.clone()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn how_spans_are_gathered_is_said_by_the_proxys_own_environment() {
+        let to = v1::destination::To::OtlpHttp(v1::OtlpHttp {
+            endpoint: "http://127.0.0.1:4318".into(),
+            ..v1::OtlpHttp::default()
+        });
+        let destination = v1::Destination { name: "a".into(), to: Some(to), ..v1::Destination::default() };
+        let message = v1::Policy { destinations: vec![destination], ..v1::Policy::default() };
+        let age = |environment: &[(&str, &str)]| {
+            let environment: Vec<_> =
+                environment.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+            let pushed = policy(&message, &environment).expect("a policy");
+            pushed.policy.destinations[0].delivery.age
+        };
+        assert_eq!(age(&[]), Duration::from_secs(5));
+        assert_eq!(age(&[("OTEL_BSP_SCHEDULE_DELAY", "200")]), Duration::from_millis(200));
+        // What is invalid there is ignored, as everywhere.
+        assert_eq!(age(&[("OTEL_BSP_SCHEDULE_DELAY", "soon")]), Duration::from_secs(5));
+    }
 }

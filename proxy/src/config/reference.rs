@@ -114,7 +114,8 @@ A `SPANMESH_` variable that names no field is an error, except those that Kubern
 `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` (`service.name`, `service.namespace`, `service.version`) fill `node.service`, `node.namespace`
 and `node.serviceVersion` where the file and the variables above leave them open. `OTEL_PROPAGATORS` fills `policy.propagation`,
 `OTEL_TRACES_SAMPLER` and `OTEL_TRACES_SAMPLER_ARG` fill `policy.sampling`, `OTEL_EXPORTER_OTLP_*`, `OTEL_TRACES_EXPORTER` and `OTEL_BSP_*` fill
-`policy.destinations`, each where none of that section is written. What is invalid there is warned about and ignored.
+`policy.destinations`, each where none of that section is written. `OTEL_BSP_*` and the timeout among them also say how spans are gathered and
+sent to destinations that a control plane names. What is invalid there is warned about and ignored.
 ";
 
 #[cfg(test)]

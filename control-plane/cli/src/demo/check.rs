@@ -4,8 +4,9 @@
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
+use super::control::Step;
 use super::load::{Load, Sample};
-use super::mesh::{EDGE, Mesh, NAMES};
+use super::mesh::{EDGE, Mesh, NAMES, PROXY_COUNT};
 use super::store::Store;
 use super::story::Story;
 use crate::failure::Failure;
@@ -50,7 +51,13 @@ pub async fn run(
     );
     story.first_trace(store, test.terminal)?;
     found("B3 and W3C agree", test.agreement());
-    found("an edited policy changes the rate within 2 s", test.edit().await?);
+    test.wait("for all proxies to have the policies", |test| test.mesh.in_step()).await?;
+    found("every proxy has the policies in force", test.in_step());
+    let usual = std::fs::read_to_string(&test.mesh.sampling_file).map_err(Failure::failed)?;
+    let none = usual.replace("{probability: \"1\"}", "{never: {}}");
+    found("an edited policy changes the rate within 2 s", test.edit(&none, false).await?);
+    found("nothing is lost while the control plane is away", test.outage().await?);
+    found("an edit after its return changes the rate, too", test.edit(&usual, true).await?);
     found("a killed service shows in its callers' spans", test.kill().await?);
     Ok(findings)
 }
@@ -108,34 +115,78 @@ impl Test<'_> {
         }
     }
 
-    /// Keeps none, and all again: the gateway's answers tell at once what is kept.
-    async fn edit(&mut self) -> Result<Result<String, String>, Failure> {
-        let file = self.mesh.edge_file.clone();
-        let written = std::fs::read_to_string(&file).map_err(Failure::failed)?;
-        let mut slowest = Duration::ZERO;
-        for (text, kept) in [(written.replace("{probability: \"1\"}", "{never: {}}"), false), (written.clone(), true)] {
-            std::fs::write(&file, text).map_err(Failure::failed)?;
-            let edited = Instant::now();
-            let fits = |sample: &Sample| sample.trace.is_some_and(|(_, sampled)| sampled == kept);
-            self.wait("for the edited policy to hold", |test| {
-                test.load.since(edited).iter().any(fits) || edited.elapsed() > 3 * WITHIN
-            })
-            .await?;
-            let first = self.load.since(edited).iter().filter(|sample| fits(sample)).map(|sample| sample.begun).min();
-            let Some(first) = first else {
-                let wanted = if kept { "kept" } else { "left out" };
-                return Ok(Err(format!(
-                    "no trace was {wanted} within {:.1} s of the edit",
-                    edited.elapsed().as_secs_f64()
-                )));
-            };
-            let took = first - edited;
-            if took > WITHIN {
-                return Ok(Err(format!("it took {:.1} s", took.as_secs_f64())));
-            }
-            slowest = slowest.max(took);
+    fn version(&self) -> u64 {
+        self.step().map_or(0, |step| step.version)
+    }
+
+    fn step(&self) -> Option<Step> {
+        self.mesh.control_plane.as_ref()?.step()
+    }
+
+    fn in_step(&self) -> Result<String, String> {
+        match self.step() {
+            Some(step) if step.converged == PROXY_COUNT => Ok(format!("{PROXY_COUNT} at version {}", step.version)),
+            Some(step) => Err(format!("{} of {PROXY_COUNT} at version {}", step.converged, step.version)),
+            None => Err("the control plane does not answer".to_owned()),
         }
-        Ok(Ok(format!("{:.1} s", slowest.as_secs_f64())))
+    }
+
+    /// The gateway's answers tell at once what is kept, the control plane who has it in force.
+    async fn edit(&mut self, text: &str, kept: bool) -> Result<Result<String, String>, Failure> {
+        let file = self.mesh.sampling_file.clone();
+        let before = self.version();
+        // As editors do: whoever reads meanwhile sees all of one text.
+        let beside = file.with_extension("new");
+        std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, &file)).map_err(Failure::failed)?;
+        let edited = Instant::now();
+        let fits = |sample: &Sample| sample.trace.is_some_and(|(_, sampled)| sampled == kept);
+        self.wait("for the edited policy to hold", |test| {
+            test.load.since(edited).iter().any(fits) || edited.elapsed() > 3 * WITHIN
+        })
+        .await?;
+        let first = self.load.since(edited).iter().filter(|sample| fits(sample)).map(|sample| sample.begun).min();
+        let Some(first) = first else {
+            let wanted = if kept { "kept" } else { "left out" };
+            return Ok(Err(format!(
+                "no trace was {wanted} within {:.1} s of the edit",
+                edited.elapsed().as_secs_f64()
+            )));
+        };
+        let took = first - edited;
+        if took > WITHIN {
+            return Ok(Err(format!("it took {:.1} s", took.as_secs_f64())));
+        }
+        self.wait("for all proxies to have the edited policy", |test| {
+            test.version() > before && test.mesh.in_step() || edited.elapsed() > 3 * WITHIN
+        })
+        .await?;
+        let all = self.in_step().map_err(|few| format!("only {few} have it"));
+        Ok(all.map(|all| format!("{:.1} s, {all}", took.as_secs_f64())))
+    }
+
+    /// Kills the control plane under load, while the policy says what no proxy does without one: to keep nothing.
+    async fn outage(&mut self) -> Result<Result<String, String>, Failure> {
+        let killed = Instant::now();
+        self.mesh.kill_control_plane();
+        self.wait("for the control plane to be away", |test| test.step().is_none()).await?;
+        self.wait("for the proxies to follow the control plane again", |test| test.mesh.in_step()).await?;
+        let back = Instant::now();
+        // What was under way is judged too.
+        self.wait("for the last answers", |test| !test.load.since(back).is_empty()).await?;
+        let all = match self.in_step() {
+            Ok(_) => self.load.since(killed),
+            Err(few) => return Ok(Err(format!("after its return only {few} follow it"))),
+        };
+        let lost = all.iter().filter(|sample| !sample.carried).count();
+        let kept = all.iter().filter(|sample| sample.trace.is_none_or(|(_, sampled)| sampled)).count();
+        Ok(match (all.len(), lost, kept) {
+            (0, ..) => Err("no request was made".to_owned()),
+            (count, 0, 0) => Ok(format!(
+                "{count} requests, all proxies follow it again after {:.1} s",
+                (back - killed).as_secs_f64()
+            )),
+            (count, lost, kept) => Err(format!("of {count} requests {lost} failed, {kept} were decided otherwise")),
+        })
     }
 
     async fn kill(&mut self) -> Result<Result<String, String>, Failure> {

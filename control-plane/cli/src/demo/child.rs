@@ -1,7 +1,7 @@
 //! One process of the demo, as the demo holds it: this program again, with another task. It lives no longer than the demo
 //! (`lifeline`), and Ctrl-C in the terminal reaches the demo alone, which then ends the others in order.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::process::{ExitStatus, Stdio};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -25,7 +25,14 @@ impl Child {
     pub fn start(name: &str, arguments: &[&OsStr]) -> Result<Self, Failure> {
         let program =
             std::env::current_exe().map_err(|error| Failure::failed(format!("cannot find this program: {error}")))?;
-        let mut process = Command::new(program)
+        let mut command = Command::new(program);
+        // What somebody has set for proxies of their own is not meant for these.
+        let foreign = |name: &OsString| OURS.iter().any(|prefix| name.to_string_lossy().starts_with(prefix));
+        for name in std::env::vars_os().map(|(name, _)| name).filter(foreign) {
+            command.env_remove(name);
+        }
+        let mut process = command
+            .env(DELAY.0, DELAY.1)
             .arg(super::PART)
             .args(arguments)
             .stdin(Stdio::piped())
@@ -96,6 +103,10 @@ async fn read(from: impl AsyncRead + Unpin, tell: mpsc::Sender<String>) {
     }
 }
 
+/// How variables begin that proxies and the control plane read.
+const OURS: [&str; 2] = ["SPANMESH_", "OTEL_"];
+/// Spans wait for others no longer than this, in milliseconds: a person waits for them.
+const DELAY: (&str, &str) = ("OTEL_BSP_SCHEDULE_DELAY", "200");
 /// Lines that nobody has looked at yet; beyond that the child waits, or its log drops and counts.
 const LINES: usize = 256;
 /// A process that is let go of ends at once.

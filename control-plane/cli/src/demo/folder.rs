@@ -30,9 +30,11 @@ impl Folder {
         &self.0
     }
 
-    pub fn write(&self, name: &str, text: &str) -> Result<PathBuf, Failure> {
-        let path = self.0.join(name);
-        match std::fs::write(&path, text) {
+    /// A file, in a folder of this one.
+    pub fn write(&self, within: &str, name: &str, text: &str) -> Result<PathBuf, Failure> {
+        let within = self.0.join(within);
+        let path = within.join(name);
+        match std::fs::create_dir_all(&within).and_then(|()| std::fs::write(&path, text)) {
             Ok(()) => Ok(path),
             Err(error) => Err(Failure::failed(format!(
                 "cannot write {}: {error}; `--folder DIR` or TMPDIR names another place for the demo's files",

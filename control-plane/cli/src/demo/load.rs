@@ -26,6 +26,8 @@ pub struct Sample {
     pub status: Option<u16>,
     /// Its trace, and whether it is kept, as the gateway tells.
     pub trace: Option<(TraceId, bool)>,
+    /// It went through all services and back, whatever these made of it.
+    pub carried: bool,
     /// The service that forwards B3 was told the same trace in both forms.
     pub agrees: bool,
 }
@@ -73,7 +75,7 @@ impl Drop for Load {
 
 async fn send(edge: SocketAddr, number: u64) -> Sample {
     let begun = Instant::now();
-    let lost = Sample { begun, status: None, trace: None, agrees: true };
+    let lost = Sample { begun, status: None, trace: None, carried: false, agrees: true };
     let request = Request::get(format!("/checkout?item={number}"))
         .header("host", edge.to_string())
         .header("user-agent", "spanmesh-demo")
@@ -81,12 +83,16 @@ async fn send(edge: SocketAddr, number: u64) -> Sample {
     let Ok(request) = request else { return lost };
     match ask(edge, Version::Http1, request, PATIENCE).await {
         Err(_) => lost,
-        Ok(whole) => Sample {
-            status: Some(whole.head.status.as_u16()),
-            trace: trace(&whole.head.headers),
-            agrees: !String::from_utf8_lossy(&whole.body).contains("\"disagrees\""),
-            ..lost
-        },
+        Ok(whole) => {
+            let body = String::from_utf8_lossy(&whole.body);
+            Sample {
+                status: Some(whole.head.status.as_u16()),
+                trace: trace(&whole.head.headers),
+                carried: whole.head.status == 200 || body.contains("\"stock\":true,\"paid\":false"),
+                agrees: !body.contains("\"disagrees\""),
+                ..lost
+            }
+        }
     }
 }
 

@@ -1,7 +1,7 @@
-//! What the demo consists of: five services, a sidecar beside each, and the gateway. Each proxy has a file of its own, in
-//! the form that any proxy has. They start from the last one called to the first, so that each knows whom it calls.
+//! What the demo consists of: five services, a sidecar beside each, the gateway, and the control plane. Each proxy has a file
+//! of its own, in the form that any proxy has, and is pushed its policy. They start from the last one called to the first,
+//! so that each knows whom it calls.
 
-use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::os::linux::net::SocketAddrExt;
@@ -10,14 +10,15 @@ use std::path::{Path, PathBuf};
 use std::task::Poll;
 use std::time::Duration;
 
-use serde_json::Value;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::child::Child;
-use super::configuration;
+use super::configuration::{self, POLICIES, PROXIES};
+use super::control::{self, ControlPlane};
 use super::folder::Folder;
 use super::options::Options;
 use super::receiver::listen;
+use super::said::{listening, ready, worth_telling};
 use crate::failure::Failure;
 use crate::terminal::Terminal;
 
@@ -25,8 +26,6 @@ pub struct Service {
     pub name: &'static str,
     pub what: &'static str,
     pub calls: &'static [&'static str],
-    /// More fields of its sidecar's policy.
-    pub policy: &'static str,
 }
 
 pub const EDGE: &str = "edge";
@@ -34,27 +33,29 @@ pub const NAMES: [&str; 5] = ["shop", "prices", "orders", "stock", "payment"];
 
 /// Those that are called stand before those that call them.
 pub const SERVICES: [Service; 5] = [
-    Service { name: "stock", what: "HTTP/1.1, slow", calls: &[], policy: "" },
-    Service { name: "payment", what: "HTTP/1.1, fails now and then", calls: &[], policy: "" },
-    Service { name: "prices", what: "gRPC", calls: &[], policy: "" },
-    Service {
-        name: "orders",
-        what: "HTTP/1.1, forwards only B3",
-        calls: &["stock", "payment"],
-        policy: "  propagation: {extract: [w3c, b3], inject: [w3c, b3]}   # its application knows nothing but b3\n",
-    },
-    Service { name: "shop", what: "HTTP/1.1", calls: &["prices", "orders"], policy: "" },
+    Service { name: "stock", what: "HTTP/1.1, slow", calls: &[] },
+    Service { name: "payment", what: "HTTP/1.1, fails now and then", calls: &[] },
+    Service { name: "prices", what: "gRPC", calls: &[] },
+    Service { name: "orders", what: "HTTP/1.1, forwards only B3", calls: &["stock", "payment"] },
+    Service { name: "shop", what: "HTTP/1.1", calls: &["prices", "orders"] },
 ];
+
+/// A sidecar for each service, and the gateway.
+pub const PROXY_COUNT: u64 = SERVICES.len() as u64 + 1;
 
 #[derive(Default)]
 pub struct Mesh {
     pub members: Vec<Member>,
     gateway: Option<Child>,
     pub edge: Option<SocketAddr>,
-    pub edge_file: PathBuf,
+    pub control_plane: Option<ControlPlane>,
+    /// Says which traces are kept.
+    pub sampling_file: PathBuf,
     folder: PathBuf,
-    /// When services that ended are started again.
-    due: Vec<(Instant, usize)>,
+    /// When what ended is started again.
+    due: Vec<(Instant, Back)>,
+    /// How long the control plane stays away when it has ended.
+    away: Duration,
     /// Held as long as the gateway's port is this demo's.
     _port: Option<UnixListener>,
 }
@@ -67,7 +68,6 @@ pub struct Member {
     pub sidecar: Option<Child>,
     pub inbound: Option<SocketAddr>,
     pub outbound: Option<SocketAddr>,
-    pub file: PathBuf,
     app_gone: bool,
     sidecar_gone: bool,
 }
@@ -77,7 +77,15 @@ pub enum Event {
     AppEnded(usize),
     SidecarEnded(usize),
     GatewayEnded,
-    Due(usize),
+    ControlPlaneEnded,
+    Due(Back),
+}
+
+/// What comes back when it has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Back {
+    App(usize),
+    ControlPlane,
 }
 
 impl Mesh {
@@ -89,6 +97,8 @@ impl Mesh {
         terminal: &mut Terminal,
     ) -> Result<(), Failure> {
         self.folder = folder.path().to_owned();
+        // A test has no time to look at its absence for long.
+        self.away = if options.headless { SHORT_PAUSE } else { PAUSE };
         let port = self.take_port(options.port).await?;
         terminal.status("starting the services …")?;
         for service in &SERVICES {
@@ -100,31 +110,40 @@ impl Mesh {
                 sidecar: None,
                 inbound: None,
                 outbound: None,
-                file: PathBuf::new(),
                 app_gone: false,
                 sidecar_gone: false,
             });
         }
-        for member in &mut self.members {
-            member.address = listening(&mut member.app).await?;
-        }
+        folder.write(POLICIES, "mesh.yaml", &configuration::mesh(receiver))?;
+        folder.write(POLICIES, "orders.yaml", configuration::ORDERS)?;
+        self.sampling_file = folder.write(POLICIES, "sampling.yaml", configuration::SAMPLING)?;
+        terminal.status("starting the control plane …")?;
+        let services = async {
+            for member in &mut self.members {
+                member.address = listening(&mut member.app).await?;
+            }
+            Ok::<(), Failure>(())
+        };
+        let (control_plane, services) = tokio::join!(ControlPlane::start(folder, options.admin_port), services);
+        let push = self.control_plane.insert(control_plane?).push;
+        services?;
         let mut begun = 0;
         while begun < SERVICES.len() {
             // As many at once as know whom they call.
-            let ready = self
+            let startable = self
                 .members
                 .iter()
                 .skip(begun)
                 .take_while(|member| member.service.calls.iter().all(|name| self.inbound(name).is_some()));
-            let until = begun + ready.count().max(1);
+            let until = begun + startable.count().max(1);
             for place in begun..until {
                 terminal
                     .status(&format!("starting the sidecar of {} …", SERVICES.get(place).map_or("", |s| s.name)))?;
-                self.start_sidecar(place, folder, receiver)?;
+                self.start_sidecar(place, folder, push)?;
             }
             for member in self.members.iter_mut().skip(begun).take(until - begun) {
                 let Some(sidecar) = &mut member.sidecar else { continue };
-                let listeners = ready_at(sidecar).await?;
+                let listeners = ready(sidecar).await?;
                 member.inbound = listeners.get("in").copied();
                 member.outbound = listeners.get("out").copied();
                 if let Some(out) = member.outbound {
@@ -135,22 +154,35 @@ impl Mesh {
         }
         terminal.status("starting the gateway …")?;
         let shop = self.inbound("shop").ok_or_else(|| Failure::failed("the shop's sidecar does not listen"))?;
-        self.edge_file = folder.write("edge.yaml", &configuration::edge(port, shop, receiver))?;
-        let gateway = self.gateway.insert(start_proxy(EDGE, &self.edge_file, &self.folder)?);
-        let listeners = ready_at(gateway).await?;
+        let file = folder.write(PROXIES, "edge.yaml", &configuration::edge(port, shop, push))?;
+        let gateway = self.gateway.insert(start_proxy(EDGE, &file, &self.folder)?);
+        let listeners = ready(gateway).await?;
         self.edge = listeners.get("edge").copied();
+        terminal.status("waiting for the proxies to have the policies …")?;
+        // Traffic flows without it too, but then nobody has said yet where spans go.
+        let told = async {
+            while !self.in_step() {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let _ = tokio::time::timeout(TOLD, told).await;
         terminal.status("")?;
         Ok(())
     }
 
-    fn start_sidecar(&mut self, place: usize, folder: &Folder, receiver: SocketAddr) -> Result<(), Failure> {
+    /// All proxies have the present policies in force.
+    pub fn in_step(&self) -> bool {
+        let step = self.control_plane.as_ref().and_then(ControlPlane::step);
+        step.is_some_and(|step| step.converged == PROXY_COUNT)
+    }
+
+    fn start_sidecar(&mut self, place: usize, folder: &Folder, push: SocketAddr) -> Result<(), Failure> {
         let Some(member) = self.members.get(place) else { return Ok(()) };
         let calls = member.service.calls.iter().filter_map(|name| Some((*name, self.inbound(name)?)));
-        let text = configuration::sidecar(member.service, member.address, &calls.collect::<Vec<_>>(), receiver);
-        let file = folder.write(&format!("{}.yaml", member.service.name), &text)?;
+        let text = configuration::sidecar(member.service, member.address, &calls.collect::<Vec<_>>(), push);
+        let file = folder.write(PROXIES, &format!("{}.yaml", member.service.name), &text)?;
         let child = start_proxy(member.service.name, &file, &self.folder)?;
         if let Some(member) = self.members.get_mut(place) {
-            member.file = file;
             member.sidecar = Some(child);
         }
         Ok(())
@@ -193,6 +225,12 @@ impl Mesh {
         self.gateway.as_ref().map_or(0, |gateway| gateway.id)
     }
 
+    pub fn kill_control_plane(&mut self) {
+        if let Some(process) = self.control_plane.as_mut().and_then(|it| it.process.as_mut()) {
+            process.kill();
+        }
+    }
+
     pub fn kill(&mut self, name: &str) {
         if let Some(member) = self.members.iter_mut().find(|member| member.service.name == name) {
             member.app.kill();
@@ -228,11 +266,17 @@ impl Mesh {
                 }
             }
             match self.gateway.as_mut().map(|gateway| gateway.poll_line(context)) {
-                Some(Poll::Ready(Some(line))) => Poll::Ready(Event::Said(EDGE.to_owned(), line)),
+                Some(Poll::Ready(Some(line))) => return Poll::Ready(Event::Said(EDGE.to_owned(), line)),
                 Some(Poll::Ready(None)) => {
                     self.gateway = None;
-                    Poll::Ready(Event::GatewayEnded)
+                    return Poll::Ready(Event::GatewayEnded);
                 }
+                Some(Poll::Pending) | None => {}
+            }
+            let process = self.control_plane.as_mut().and_then(|control_plane| control_plane.process.as_mut());
+            match process.map(|process| process.poll_line(context)) {
+                Some(Poll::Ready(Some(line))) => Poll::Ready(Event::Said(control::NAME.to_owned(), line)),
+                Some(Poll::Ready(None)) => Poll::Ready(Event::ControlPlaneEnded),
                 Some(Poll::Pending) | None => Poll::Pending,
             }
         });
@@ -253,13 +297,34 @@ impl Mesh {
         Ok(match event {
             Event::Said(who, line) => worth_telling(&who, &line),
             Event::AppEnded(place) => {
-                self.due.push((Instant::now() + PAUSE, place));
+                self.due.push((Instant::now() + PAUSE, Back::App(place)));
                 let Some(member) = self.members.get_mut(place) else { return Ok(None) };
                 let how = member.app.ended().await.map(|status| format!(" ({status})")).unwrap_or_default();
                 let name = member.service.name;
                 Some(format!("{name} has ended{how}: calls to it fail now. It comes back in {} s.", PAUSE.as_secs()))
             }
-            Event::Due(place) => {
+            Event::ControlPlaneEnded => {
+                self.due.push((Instant::now() + self.away, Back::ControlPlane));
+                let Some(mut process) = self.control_plane.as_mut().and_then(|it| it.process.take()) else {
+                    return Ok(None);
+                };
+                let how = process.ended().await.map(|status| format!(" ({status})")).unwrap_or_default();
+                Some(format!(
+                    "the control plane has ended{how}: the proxies go on with the policies that they have. It comes back in {} s.",
+                    self.away.as_secs_f64()
+                ))
+            }
+            Event::Due(Back::ControlPlane) => {
+                let Some(control_plane) = &mut self.control_plane else { return Ok(None) };
+                Some(match control_plane.again(&self.folder).await {
+                    Ok(id) => format!("the control plane is back as process {id}."),
+                    Err(failure) => {
+                        self.due.push((Instant::now() + self.away, Back::ControlPlane));
+                        failure.text().unwrap_or_default()
+                    }
+                })
+            }
+            Event::Due(Back::App(place)) => {
                 let Some(member) = self.members.get_mut(place) else { return Ok(None) };
                 let name = member.service.name;
                 member.app = start_app(name, &self.folder, &member.address.to_string())?;
@@ -287,6 +352,7 @@ impl Mesh {
         // Whether anybody reads this is no reason to leave processes behind.
         let _ = terminal.status("");
         let mut children: Vec<Child> = self.gateway.into_iter().collect();
+        children.extend(self.control_plane.and_then(|mut control_plane| control_plane.process.take()));
         for member in self.members {
             children.extend(member.sidecar);
             children.push(member.app);
@@ -308,80 +374,10 @@ fn start_proxy(name: &str, file: &Path, folder: &Path) -> Result<Child, Failure>
     Child::start(name, &[OsStr::new("proxy"), file.as_os_str(), folder.as_os_str()])
 }
 
-/// A service says `listening ADDRESS`.
-async fn listening(child: &mut Child) -> Result<SocketAddr, Failure> {
-    let name = child.name.clone();
-    let said = async {
-        let mut last = String::new();
-        while let Some(line) = child.line().await {
-            if let Some(address) = line.strip_prefix("listening ").and_then(|address| address.parse().ok()) {
-                return Ok(address);
-            }
-            last = line;
-        }
-        Err(last)
-    };
-    started(&name, timeout(START, said).await)
-}
-
-/// A proxy says in its log where it listens, and then that it is ready.
-async fn ready_at(child: &mut Child) -> Result<HashMap<String, SocketAddr>, Failure> {
-    let name = format!("the proxy of {}", child.name);
-    let said = async {
-        let (mut listeners, mut last) = (HashMap::new(), String::new());
-        while let Some(line) = child.line().await {
-            let told: Value = serde_json::from_str(&line).unwrap_or_default();
-            match told["message"].as_str() {
-                Some("listening") => {
-                    let address = told["address"].as_str().and_then(|address| address.parse().ok());
-                    if let (Some(name), Some(address)) = (told["listener"].as_str(), address) {
-                        listeners.insert(name.to_owned(), address);
-                    }
-                }
-                Some("ready") => return Ok(listeners),
-                _ => last = line,
-            }
-        }
-        Err(last)
-    };
-    started(&name, timeout(START, said).await)
-}
-
-fn started<T>(name: &str, said: Result<Result<T, String>, tokio::time::error::Elapsed>) -> Result<T, Failure> {
-    match said {
-        Ok(Ok(found)) => Ok(found),
-        Ok(Err(last)) => Err(Failure::failed(format!("{name} does not start: {last}"))),
-        Err(_) => Err(Failure::failed(format!("{name} does not start within {} s", START.as_secs()))),
-    }
-}
-
-/// Warnings and errors of a proxy, and what it says of its policy.
-fn worth_telling(who: &str, line: &str) -> Option<String> {
-    let Ok(told) = serde_json::from_str::<Value>(line) else {
-        return Some(format!("{who}: {}", crate::terminal::tame(line)));
-    };
-    let message = told["message"].as_str()?;
-    let level = told["level"].as_str().unwrap_or_default().to_ascii_lowercase();
-    let telling = level == "warn" || level == "error" || message.contains("policy");
-    telling.then(|| format!("{who}: {}", crate::terminal::tame(message)))
-}
-
 const USUAL: u16 = 8080;
-/// A process that takes longer to start does not start.
-const START: Duration = Duration::from_secs(20);
 /// A service that ended stays away so long, for its callers' errors to be seen.
 const PAUSE: Duration = Duration::from_secs(8);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_process_says_cannot_steer_the_terminal() {
-        let told = |line: &str| worth_telling("cart", line);
-        assert_eq!(told("thread panicked at \u{1b}[2J\u{7}").as_deref(), Some("cart: thread panicked at ·[2J·"));
-        let line = r#"{"level":"WARN","message":"origin said \u001b]0;x\u202e"}"#;
-        assert_eq!(told(line).as_deref(), Some("cart: origin said ·]0;x·"));
-        assert_eq!(told(r#"{"level":"INFO","message":"ready"}"#), None);
-    }
-}
+const SHORT_PAUSE: Duration = Duration::from_millis(500);
+/// Proxies that are not told anything so long begin without it.
+const TOLD: Duration = Duration::from_secs(3);
+const LOOK: Duration = Duration::from_millis(10);

@@ -12,6 +12,7 @@ pub struct Options {
     /// None: the usual one, or a free one where that is taken.
     pub port: Option<u16>,
     pub traces_port: Option<u16>,
+    pub admin_port: Option<u16>,
     rate: Option<f64>,
     pub folder: Option<PathBuf>,
     pub time: Option<Duration>,
@@ -25,6 +26,7 @@ impl Options {
         let mut options = Self {
             port: None,
             traces_port: None,
+            admin_port: None,
             rate: None,
             folder: None,
             time: None,
@@ -41,6 +43,10 @@ impl Options {
                 Arg::Long("traces-port") => {
                     options.traces_port =
                         Some(value(parser, "--traces-port takes a port, 0 to 65535", |text| text.parse().ok())?);
+                }
+                Arg::Long("admin-port") => {
+                    options.admin_port =
+                        Some(value(parser, "--admin-port takes a port, 0 to 65535", |text| text.parse().ok())?);
                 }
                 Arg::Long("rate") => {
                     options.rate = Some(value(parser, "--rate takes requests a second, 0.1 to 200", rate)?)

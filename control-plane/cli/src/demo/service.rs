@@ -86,7 +86,7 @@ impl App {
             Kind::Payment => {
                 pause(5..20).await;
                 match fails(self.count.get()) {
-                    true => answer(503, JSON, "{\"error\":\"the bank does not answer\"}"),
+                    true => answer(503, JSON, DECLINED),
                     false => answer(200, JSON, "{\"paid\":true}"),
                 }
             }
@@ -121,8 +121,14 @@ impl App {
             self.call(headers, Version::Http1, Method::PUT, "payment.demo", "/payments/7", Bytes::new()),
         );
         let good = |whole: &Option<Whole>| whole.as_ref().is_some_and(|whole| whole.head.status.is_success());
-        let (stock, paid) = (good(&stock), good(&payment));
-        let status = if stock && paid { 200 } else { 502 };
+        let stock = good(&stock);
+        let paid = match &payment {
+            _ if good(&payment) => "true",
+            // It was asked, and this is its own answer.
+            Some(whole) if whole.body == DECLINED => "false",
+            Some(_) | None => "null",
+        };
+        let status = if stock && paid == "true" { 200 } else { 502 };
         let word = if agrees { "agrees" } else { "disagrees" };
         answer(status, JSON, format!("{{\"stock\":{stock},\"paid\":{paid},\"b3\":\"{word}\"}}"))
     }
@@ -193,6 +199,7 @@ async fn pause(milliseconds: std::ops::Range<u64>) {
 }
 
 const JSON: &str = "application/json";
+const DECLINED: &str = "{\"error\":\"the bank does not answer\"}";
 const PATIENCE: Duration = Duration::from_secs(5);
 
 #[cfg(test)]

@@ -7,9 +7,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use super::check::Finding;
+use super::control::{self, Step};
 use super::folder::Folder;
 use super::load::Load;
-use super::mesh::{EDGE, Mesh};
+use super::mesh::{EDGE, Mesh, PROXY_COUNT};
 use super::store::Store;
 use crate::failure::Failure;
 use crate::terminal::{Style, Terminal, fit};
@@ -32,7 +33,7 @@ impl Story {
     pub fn mesh(&self, mesh: &Mesh, folder: &Folder, terminal: &mut Terminal) -> Result<(), Failure> {
         let mut text = format!("{PICTURE}\n");
         let row = |cells: [&str; 6]| {
-            let widths = [9, 29, 9, 10, 17, 0];
+            let widths = [15, 29, 9, 10, 17, 0];
             let line: String =
                 cells.iter().zip(widths).map(|(cell, width)| fit(cell, width.max(cell.chars().count()))).collect();
             format!("  {}\n", line.trim_end())
@@ -41,7 +42,14 @@ impl Story {
         text.push_str(&terminal.paint(Style::Dim, head.trim_end()));
         text.push('\n');
         let address = |address: Option<SocketAddr>| address.map_or("-".to_owned(), |address| address.to_string());
-        text.push_str(&row([EDGE, "gateway", &mesh.gateway_id().to_string(), "-", &address(mesh.edge), "edge.yaml"]));
+        text.push_str(&row([
+            EDGE,
+            "gateway",
+            &mesh.gateway_id().to_string(),
+            "-",
+            &address(mesh.edge),
+            "proxies/edge.yaml",
+        ]));
         for name in super::mesh::NAMES {
             let Some(member) = mesh.member(name) else { continue };
             let sidecar = member.sidecar.as_ref().map_or(0, |sidecar| sidecar.id);
@@ -51,8 +59,13 @@ impl Story {
                 &member.app.id.to_string(),
                 &sidecar.to_string(),
                 &address(member.inbound),
-                &format!("{name}.yaml"),
+                &format!("proxies/{name}.yaml"),
             ]));
+        }
+        if let Some(control_plane) = &mesh.control_plane {
+            let id = control_plane.id().to_string();
+            let pages = control_plane.admin.to_string();
+            text.push_str(&row([control::NAME, "tells proxies the policies", &id, "-", &pages, "policies/"]));
         }
         let _ = writeln!(text, "  configurations in {}\n", folder.path().display());
         terminal.print(&text)?;
@@ -85,7 +98,7 @@ impl Story {
             return Ok(());
         }
         self.told = Instant::now();
-        let text = numbers(load, store);
+        let text = numbers(mesh, load, store);
         match terminal.live {
             true => terminal.status(&text)?,
             false => terminal.print(&text)?,
@@ -133,13 +146,18 @@ impl Story {
 fn next(mesh: &Mesh, receiver: SocketAddr) -> String {
     let program = program();
     let edge = mesh.edge.map_or_else(String::new, |edge| edge.to_string());
-    let file = mesh.edge_file.display();
+    let file = mesh.sampling_file.display();
+    let (admin, control_plane) = match &mesh.control_plane {
+        Some(control_plane) => (control_plane.admin.to_string(), control_plane.id()),
+        None => (crate::control::USUAL.to_owned(), 0),
+    };
     let stock = mesh.member("stock").map_or(0, |member| member.app.id);
-    // The usual place need not be said.
+    // The usual places need not be said.
     let from = match format!("http://{receiver}") {
         usual if usual == crate::trace::source::USUAL => String::new(),
         other => format!(" --from {other}"),
     };
+    let at = if admin == crate::control::USUAL { String::new() } else { format!(" --address {admin}") };
     format!(
         "\
 Try next
@@ -149,14 +167,18 @@ Try next
   list the latest traces            {program} trace --list{from}
   keep fewer traces                 sed -i 's/\"1\"/\"0.1\"/' {file}
                                     and watch `kept` below
+  who has which policies            {program} proxy-status{at}
+  who decides on a trace            {program} policy explain --address {admin} --from edge.demo --to shop.demo
   break a service                   kill {stock}
                                     stock ends; calls to it fail for some seconds
+  end the control plane             kill {control_plane}
+                                    requests go on, and are decided as before; it comes back
   end                               Ctrl-C
 "
     )
 }
 
-fn numbers(load: &Load, store: &RefCell<Store>) -> String {
+fn numbers(mesh: &Mesh, load: &Load, store: &RefCell<Store>) -> String {
     const WINDOW: Duration = Duration::from_secs(2);
     let now = Instant::now();
     let samples = load.since(now.checked_sub(WINDOW).unwrap_or(now));
@@ -164,8 +186,12 @@ fn numbers(load: &Load, store: &RefCell<Store>) -> String {
     let percent = |part: usize| 100 * part / count;
     let failed = samples.iter().filter(|sample| sample.status != Some(200)).count();
     let kept = samples.iter().filter(|sample| sample.trace.is_some_and(|(_, sampled)| sampled)).count();
+    let policies = match mesh.control_plane.as_ref().and_then(|control_plane| control_plane.step()) {
+        Some(Step { version, converged, .. }) => format!("policies {version} at {converged} of {PROXY_COUNT} proxies"),
+        None => "no control plane".to_owned(),
+    };
     format!(
-        "{:.1} requests/s   {} % failed   {} % of traces kept   {} spans so far",
+        "{:.1} requests/s   {} % failed   {} % of traces kept   {policies}   {} spans so far",
         samples.len() as f64 / WINDOW.as_secs_f64(),
         percent(failed),
         percent(kept),

@@ -15,26 +15,40 @@ use spanmesh_proxy::rules::sampling::explain::{Explanation, explain};
 use spanmesh_proxy::rules::sampling::{Request, Service};
 
 use super::{PARENTS, SIDES, seat, text, usage, wrong};
+use crate::control;
 use crate::failure::Failure;
 use crate::output::{Form, counted};
 use crate::terminal::{Colours, Terminal, tame};
 
 pub fn main(parser: &mut Parser) -> Result<ExitCode, Failure> {
-    let asked = Asked::parse(parser)?;
-    let mut found = Found::default();
-    found.add(Path::new(&asked.source), true).map_err(Failure::failed)?;
-    let policies = Policies::read(found);
+    let mut asked = Asked::parse(parser)?;
+    let mut terminal = Terminal::new(asked.colours, None);
+    let policies = match (&asked.source, &asked.address) {
+        (Some(folder), _) => {
+            let mut found = Found::default();
+            found.add(Path::new(folder), true).map_err(Failure::failed)?;
+            Policies::read(found)
+        }
+        (None, Some(address)) => live::policies(address, &mut terminal)?,
+        (None, None) => return Err(usage(WHENCE)),
+    };
     let refused = policies.verdicts().iter().filter(|verdict| !verdict.accepted).count();
     if refused > 0 {
         let count = counted(refused, "resource is", "resources are");
-        eprintln!(
-            "spanmesh: {count} refused and does not count here; `spanmesh policy lint {}` says why",
-            tame(&asked.source)
-        );
+        match &asked.source {
+            Some(folder) => eprintln!(
+                "spanmesh: {count} refused and does not count here; `spanmesh policy lint {}` says why",
+                tame(folder)
+            ),
+            None => eprintln!("spanmesh: {count} not understood and does not count here: the control plane is newer"),
+        }
+    }
+    let proxies = asked.address.as_deref().map(|address| live::proxies(address, &mut terminal)).transpose()?;
+    if let (None, Some(from), Some(proxies)) = (asked.side, &asked.from, &proxies) {
+        asked.is_gateway = proxies.are_gateways(from);
     }
     let hops = hops(&asked, &policies)?;
-    let live = asked.address.as_deref().map(|address| live::shares(address, &hops)).transpose()?;
-    let mut terminal = Terminal::new(asked.colours, None);
+    let live = proxies.map(|proxies| proxies.shares(&hops));
     let value = report::value(&hops, live.as_deref());
     let text = asked.form.write(&value, || report::table(&hops, live.as_deref(), &terminal))?;
     terminal.print(&text)?;
@@ -43,7 +57,7 @@ pub fn main(parser: &mut Parser) -> Result<ExitCode, Failure> {
 
 /// One request, as it was described.
 struct Asked {
-    source: String,
+    source: Option<String>,
     from: Option<(String, String)>,
     to: Option<(String, String)>,
     method: Method,
@@ -54,6 +68,8 @@ struct Asked {
     workload: String,
     account: String,
     side: Option<Mode>,
+    /// As the control plane knows who asks.
+    is_gateway: bool,
     parent: Arrived,
     address: Option<String>,
     form: Form,
@@ -97,7 +113,7 @@ impl Asked {
     fn parse(parser: &mut Parser) -> Result<Self, Failure> {
         let mut source = None;
         let mut asked = Self {
-            source: String::new(),
+            source: None,
             from: None,
             to: None,
             method: Method::GET,
@@ -108,6 +124,7 @@ impl Asked {
             workload: String::new(),
             account: String::new(),
             side: None,
+            is_gateway: false,
             parent: Arrived::Nothing,
             address: None,
             form: Form::Table,
@@ -137,7 +154,7 @@ impl Asked {
                 Arg::Long("account") => asked.account = text(parser)?,
                 Arg::Long("side") => asked.side = Some(Failure::word("policy", parser, "--side", side, &SIDES)?),
                 Arg::Long("parent") => asked.parent = Failure::word("policy", parser, "--parent", arrived, &PARENTS)?,
-                Arg::Long("address") => asked.address = Some(text(parser)?),
+                Arg::Long("address") => asked.address = Some(control::address("policy", parser)?),
                 Arg::Short('o') | Arg::Long("output") => {
                     asked.form = Failure::word("policy", parser, "--output", Form::parse, &Form::WORDS)?;
                 }
@@ -147,11 +164,14 @@ impl Asked {
                 other => return Err(wrong(other.unexpected())),
             }
         }
-        let source = source.ok_or_else(|| usage("--source is missing; write --source dir:/path/to/folder"))?;
-        let folder = source.strip_prefix("dir:").filter(|folder| !folder.is_empty());
-        asked.source = folder
-            .ok_or_else(|| usage(format!("--source: `{source}` is not known; write dir:/path/to/folder")))?
-            .into();
+        if let Some(source) = source {
+            let folder = source.strip_prefix("dir:").filter(|folder| !folder.is_empty());
+            let folder =
+                folder.ok_or_else(|| usage(format!("--source: `{source}` is not known; write dir:/path/to/folder")))?;
+            asked.source = Some(folder.to_owned());
+        } else if asked.address.is_none() {
+            return Err(usage(WHENCE));
+        }
         if !asked.path.starts_with('/') && asked.path != "*" {
             return Err(usage(format!("--path: `{}` does not begin with /", asked.path)));
         }
@@ -209,7 +229,7 @@ fn arrived(word: &str) -> Option<Arrived> {
 fn hops(asked: &Asked, policies: &Policies) -> Result<Vec<Hop>, Failure> {
     let mut hops = Vec::new();
     if let Some(from) = asked.from.as_ref().filter(|_| asked.side != Some(Mode::Inbound)) {
-        let side = asked.side.unwrap_or(Mode::Outbound);
+        let side = asked.side.unwrap_or(if asked.is_gateway { Mode::Gateway } else { Mode::Outbound });
         hops.push(hop(asked, policies, side, from, asked.parent)?);
     }
     if let Some(to) = asked.to.as_ref().filter(|_| asked.side.is_none_or(|side| side == Mode::Inbound)) {
@@ -279,3 +299,5 @@ fn hop(
     };
     Ok(Hop { side, at: format!("{service}.{namespace}"), arrived, fate, explanation })
 }
+
+const WHENCE: &str = "say where the policies are: --source dir:/path/to/folder, or --address of a control plane";

@@ -1,12 +1,15 @@
-//! How it really goes: what proxies have reported to a control plane since they connected.
+//! How it really goes: which policies a control plane has in force, and what proxies have reported to it since they connected.
 
 use serde_json::{Value, json};
+use spanmesh_control_plane::offline::Policies;
 use spanmesh_proxy::rules::sampling::explain::Asked;
 
 use super::Hop;
 use crate::control;
 use crate::failure::Failure;
 use crate::output::counted;
+use crate::policy::seat::GATEWAY;
+use crate::terminal::Terminal;
 
 /// Requests at the proxies of one service, both sides together, since they connected.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,11 +22,37 @@ pub struct Share {
     rules: Vec<(String, String, u64)>,
 }
 
-/// For each hop.
-pub fn shares(address: &str, hops: &[Hop]) -> Result<Vec<Share>, Failure> {
-    let page = control::page(address, "/proxies")?;
-    let proxies = page["proxies"].as_array().map(Vec::as_slice).unwrap_or_default();
-    Ok(hops.iter().map(|hop| Share::of(proxies, &hop.at)).collect())
+/// The proxies that are connected, as the control plane tells of them.
+pub struct Proxies(Vec<Value>);
+
+pub fn proxies(address: &str, terminal: &mut Terminal) -> Result<Proxies, Failure> {
+    let page = control::page(address, "/proxies", terminal)?;
+    Ok(Proxies(page["proxies"].as_array().cloned().unwrap_or_default()))
+}
+
+/// What is in force.
+pub fn policies(address: &str, terminal: &mut Terminal) -> Result<Policies, Failure> {
+    let page = control::page(address, "/sampling", terminal)?;
+    Policies::shown(&page).ok_or_else(|| {
+        Failure::failed(format!(
+            "{address} does not say which policies are in force; is it a control plane of this version? \
+             `--source dir:PATH` reads them from a folder"
+        ))
+    })
+}
+
+impl Proxies {
+    /// For each hop.
+    pub fn shares(&self, hops: &[Hop]) -> Vec<Share> {
+        hops.iter().map(|hop| Share::of(&self.0, &hop.at)).collect()
+    }
+
+    /// All proxies of this service are, and there is one.
+    pub fn are_gateways(&self, (service, namespace): &(String, String)) -> bool {
+        let mut own = self.0.iter().filter(|proxy| proxy["service"] == **service && proxy["namespace"] == **namespace);
+        let is_gateway = |proxy: &Value| proxy["role"] == GATEWAY;
+        own.clone().next().is_some() && own.all(is_gateway)
+    }
 }
 
 impl Share {
