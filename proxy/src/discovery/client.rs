@@ -2,6 +2,8 @@
 //! good, and says so; while there is nobody the last good policy goes on, and what is counted waits.
 
 mod pause;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -117,6 +119,8 @@ struct Client {
     /// What was said last of why there is no connection.
     said: Option<String>,
     saving: Option<JoinHandle<()>>,
+    /// A message came that this version does not know.
+    is_behind: bool,
 }
 
 impl Client {
@@ -130,6 +134,7 @@ impl Client {
             pushes: 0,
             said: None,
             saving: None,
+            is_behind: false,
         }
     }
 
@@ -170,6 +175,7 @@ impl Client {
             Ok(Err(reason)) => return Ended::Lost(reason),
             Err(_) => return Ended::Lost(format!("does not answer within {} s", CONNECT.as_secs())),
         };
+        self.is_behind = false;
         let mut next_report = tokio::time::interval_at(Instant::now() + REPORT, REPORT);
         next_report.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -189,7 +195,10 @@ impl Client {
                             return Ended::Sent(Duration::from_millis(leave.after.into()).min(LONGEST_LEAVE), leave.reason);
                         }
                         // Of a version to come.
-                        None => continue,
+                        None => {
+                            self.is_behind = true;
+                            continue;
+                        }
                     },
                     Ok(None) => return Ended::Lost("has ended the stream".into()),
                     Err(status) => return Ended::Lost(shown(&status)),
@@ -207,7 +216,7 @@ impl Client {
                 }
                 _ = next_report.tick() => {
                     let report = road.report();
-                    From::Report(v1::Report { version: self.held.version, unknown: self.held.unknown.clone(), ..report })
+                    From::Report(v1::Report { version: self.held.version, unknown: self.unknown(), ..report })
                 }
             };
             // The control plane reads what it is sent, or its stream is of no use.
@@ -290,6 +299,12 @@ impl Client {
         let mut client = DiscoveryClient::with_origin(Channel(send), origin).max_decoding_message_size(LARGEST);
         let answer = client.follow(request).await.map_err(|status| of(shown(&status)))?;
         Ok((answer.into_inner(), connection))
+    }
+
+    /// What there is that this version does not know.
+    fn unknown(&self) -> Vec<String> {
+        let message = self.is_behind.then(|| "message: one came that this version does not know".to_owned());
+        message.into_iter().chain(self.held.unknown()).collect()
     }
 
     fn called(&mut self, service: String) {
