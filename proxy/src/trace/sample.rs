@@ -208,25 +208,33 @@ pub fn told(ot: Option<&str>, threshold: Told) -> Option<String> {
     Some(text)
 }
 
-/// A tracestate whose spans are kept with this threshold too: it tells the lower one. `None` as a threshold is one that
-/// nobody knows. Empty if nothing is left.
-pub fn lowered(state: &HeaderValue, threshold: Option<Threshold>) -> Option<String> {
-    let members = state.to_str().ok()?.split(',').map(str::trim);
-    let members = members.filter_map(|member| {
-        let Some(ot) = member.strip_prefix("ot=") else { return Some(member.to_owned()) };
-        let told = match (Ot::parse(ot).th, threshold) {
-            (Some(before), Some(threshold)) if threshold < before => Told::Set(threshold),
-            (Some(_), None) => Told::Erased,
-            _ => Told::Unchanged,
-        };
-        let ot = told_as(ot, told);
-        (!ot.is_empty()).then(|| format!("ot={ot}"))
-    });
-    Some(members.collect::<Vec<_>>().join(",")).filter(|state| !state.is_empty())
-}
-
-fn told_as(ot: &str, threshold: Told) -> String {
-    told(Some(ot), threshold).unwrap_or_else(|| ot.to_owned())
+/// The tracestate of a span whose request is kept for its end, with this threshold if it is known, and was sampled or not
+/// before: it tells the lower threshold of both. `None`: as it is.
+pub fn ended(
+    state: Option<&HeaderValue>,
+    reason: &Reason,
+    sampled: bool,
+    threshold: Option<Threshold>,
+) -> Option<String> {
+    if !sampled {
+        let threshold = threshold.map(|threshold| format!("th:{}", threshold.digits()));
+        let randomness = reason.stated.then(|| format!("rv:{:014x}", reason.randomness));
+        let parts: Vec<String> = threshold.into_iter().chain(randomness).collect();
+        return (!parts.is_empty()).then(|| format!("ot={}", parts.join(";")));
+    }
+    let threshold = threshold?;
+    let text = state.map_or(Some(""), |state| state.to_str().ok())?;
+    let members = || text.split(',').map(str::trim).filter(|member| !member.is_empty());
+    let ot = members().find_map(|member| member.strip_prefix("ot="));
+    match ot.and_then(|ot| Ot::parse(ot).th) {
+        Some(before) if threshold < before => {}
+        // A caller has kept it, nobody knows with what probability. Whatever that was: all that reach this are kept.
+        None if reason.seat == Seat::ARRIVED => {}
+        Some(_) | None => return None,
+    }
+    let first = format!("ot={}", told(ot, Told::Set(threshold))?);
+    let others = members().filter(|member| !member.starts_with("ot=")).map(str::to_owned);
+    Some([first].into_iter().chain(others).collect::<Vec<_>>().join(","))
 }
 
 fn pairs(text: &str) -> impl Iterator<Item = (&str, &str)> {

@@ -269,10 +269,21 @@ impl Engine {
         Threshold::new(self.guarded.load(Relaxed)).unwrap_or(Threshold::ALL)
     }
 
-    /// What the end of a request says: the first keep rule that holds and whose limit has room.
+    /// What the end of a request says: the first keep rule that holds and whose limit has room. The threshold is the lowest of
+    /// all that hold: what one of them drops another keeps.
     pub fn keep(&self, ended: &Ended, chain: Option<u16>) -> Option<Kept> {
         let theirs = self.at(chain).into_iter().flat_map(|(_, chain)| &chain.keepers);
-        self.own.keepers.iter().chain(theirs).find_map(|keeper| keeper.keeps(ended))
+        let (mut sure, mut by) = (None::<Threshold>, None);
+        for keeper in self.own.keepers.iter().chain(theirs) {
+            let Some(trigger) = keeper.fires(ended) else { continue };
+            sure = [sure, keeper.sure(ended.now)].into_iter().flatten().min();
+            if by.is_none() && keeper.takes(ended) {
+                by = Some((keeper.seat(), trigger));
+            }
+        }
+        let (seat, trigger) = by?;
+        let threshold = sure.filter(|threshold| threshold.keeps(ended.randomness));
+        Some(Kept { seat, trigger, threshold })
     }
 
     /// For one listener of one worker.
