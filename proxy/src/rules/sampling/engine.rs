@@ -308,6 +308,18 @@ impl Engine {
         self.tallies.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|tally| tally.made()).sum()
     }
 
+    /// Knows the operations of the same rules of a plan before, as far as they are wanted: each has its threshold from the
+    /// start.
+    pub(super) fn take_operations(&self, before: &Engine, wanted: impl Fn(&Id, &str) -> bool) {
+        for row in &self.rows {
+            let Some(operations) = &row.operations else { continue };
+            let same = before.rows.iter().find(|other| other.id.is_same_rule(&row.id) && other.operations.is_some());
+            if let Some(others) = same.and_then(|other| other.operations.as_ref()) {
+                operations.take(others, |name| wanted(&row.id, name));
+            }
+        }
+    }
+
     pub(crate) fn set(&self, seat: Seat, threshold: Threshold) {
         if let Some(cell) = self.thresholds.get(seat.0 as usize) {
             cell.store(threshold.number(), Relaxed);
@@ -357,6 +369,24 @@ impl Engine {
 }
 
 impl Operations {
+    /// Before anybody asks: those of another that are wanted. Each is put where it will be looked for.
+    fn take(&self, others: &Operations, wanted: impl Fn(&str) -> bool) {
+        let known = others.names.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        for (seat, name) in known.into_iter().filter(|(_, name)| wanted(name)) {
+            let place = seat.0.saturating_sub(others.first) as usize;
+            let Some(mark) = others.marks.get(place).map(|cell| cell.load(Relaxed)) else { continue };
+            let length = self.marks.len();
+            let places = (0..length).map(|step| (mark as usize + step) % length);
+            let mut cells = places.filter_map(|place| Some((place, self.marks.get(place)?)));
+            if let Some((place, cell)) = cells.find(|(_, cell)| cell.load(Relaxed) == 0) {
+                cell.store(mark, Relaxed);
+                self.known.fetch_add(1, Relaxed);
+                names.push((Seat(self.first + u32::try_from(place).unwrap_or(0)), name));
+            }
+        }
+    }
+
     /// The seat of a request's operation; the rule's own for those that have no name or no room.
     fn seat(&self, request: &Request<'_>, other: Seat) -> Seat {
         let method = request.method.map_or("", |method| method.as_str());
