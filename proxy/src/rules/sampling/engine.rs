@@ -345,10 +345,10 @@ impl Engine {
         if asked.is_empty() {
             return None;
         }
-        let mut places = chain.index.candidates(request, headers, asked).places();
-        let judge = places
-            .find_map(|place| chain.rules.get(place).filter(|judge| judge.test.holds(request, headers, believed)))?;
-        Some(self.choice(judge, request))
+        let judge = |place: usize| chain.rules.get(place);
+        let holds = |place| judge(place).is_some_and(|judge| judge.test.holds(request, headers, believed));
+        let place = chain.index.first(request, headers, asked, holds)?;
+        judge(place).map(|judge| self.choice(judge, request))
     }
 
     fn choice(&self, judge: &Judge, request: &Request<'_>) -> Choice {

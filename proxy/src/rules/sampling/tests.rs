@@ -162,22 +162,45 @@ fn hosts_are_services_as_kubernetes_names_them() {
 fn a_hundred_rules_decide_as_one_after_the_other_would() {
     let rules: Vec<Rule> = (0..100)
         .map(|number| {
-            let mut match_ = path(PathKind::Prefix, &format!("/s{}/{number}", number % 7));
+            let mut match_ = match number % 6 {
+                4 => path(PathKind::Exact, &format!("/s{}/{number}", number % 7)),
+                5 => path(PathKind::Template, &format!("/s{}/{{id}}/{number}", number % 7)),
+                _ => path(PathKind::Prefix, &format!("/s{}/{number}", number % 7)),
+            };
             match_.method = (number % 3 == 0).then(|| "POST".into());
             match_.host = (number % 5 == 0).then(|| "a.example".into());
+            let party =
+                |service: Option<&str>| Party { service: service.map(Into::into), namespace: Some("shop".into()) };
+            match_.source = (number % 4 == 1).then(|| party(Some("Web").filter(|_| number % 8 == 1)));
+            match_.destination = (number % 11 == 2).then(|| party(Some("cart")));
+            let member = |name: &str| BaggageMatch { name: name.into(), value: Some("gold".into()) };
+            match_.baggage = if number % 9 == 2 { vec![member("tier"), member("rank")] } else { Vec::new() };
+            let header = HeaderMatch { name: "x-tier".into(), value: Some("Gold".into()) };
+            match_.headers = if number % 10 == 3 { vec![header] } else { Vec::new() };
             rule(&number.to_string(), match_, Action::Always)
         })
         .collect();
     let tests: Vec<_> = rules.iter().map(|rule| super::ask::Test::compile(&rule.match_).unwrap()).collect();
     let engine = engine(chain(rules));
     let mut rng = SmallRng::seed_from_u64(1);
-    for _ in 0..2000 {
-        let text = format!("/s{}/{}", rng.random_range(0..8), rng.random_range(0..110));
+    for _ in 0..5000 {
+        let mut text = format!("/s{}/{}", rng.random_range(0..8), rng.random_range(0..110));
+        if rng.random() {
+            text = format!("{text}/{}", rng.random_range(0..110));
+        }
         let method = if rng.random() { &GET } else { &POST };
         let host = if rng.random() { "a.example" } else { "b.example" };
-        let request = Request { method: Some(method), host, ..get(&text) };
-        let plain = tests.iter().position(|test| test.holds(&request, &HeaderMap::new(), true));
-        let found = decides(&engine, &request, &HeaderMap::new(), true);
+        let mut service = |name| rng.random::<bool>().then_some(Service { name, namespace: "shop" });
+        let (source, destination) = (service("web"), service("Cart"));
+        let request = Request { method: Some(method), host, source, destination, ..get(&text) };
+        let mut headers = HeaderMap::new();
+        let lines =
+            [("baggage", "rank=gold"), ("baggage", "a=1, tier=gold;p=1"), ("x-tier", "gold"), ("x-tier", "Gold")];
+        for (name, value) in lines.into_iter().filter(|_| rng.random()) {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        let plain = tests.iter().position(|test| test.holds(&request, &headers, true));
+        let found = decides(&engine, &request, &headers, true);
         assert_eq!(found.map(str::to_owned), plain.map(|place| place.to_string()), "{text}");
     }
 }
