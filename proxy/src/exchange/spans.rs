@@ -153,8 +153,8 @@ fn told(exchange: &Exchange, record: &Record, kept: Option<Kept>, context: Origi
     let Some(reason) = record.notes.reason else { return context };
     let (seat, trigger) = match (kept, reason.boost) {
         (Some(kept), _) => (kept.seat, Some(kept.trigger)),
-        (None, Some(boost)) => (boost, None),
-        (None, None) => (reason.seat, None),
+        (None, Some((boost, true))) => (boost, None),
+        (None, Some((_, false)) | None) => (reason.seat, None),
     };
     let decided = if trigger.is_some() { Some(By::Trigger) } else { context.decided };
     match exchange.policy.rules.sampling.id(seat) {
