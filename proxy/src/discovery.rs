@@ -7,5 +7,7 @@ pub mod client;
 pub mod held;
 mod read;
 mod store;
+#[cfg(test)]
+mod tests;
 
 pub use read::{Snapshot, plan};

@@ -464,8 +464,8 @@ impl Exchange {
             let tally = self.policy.tally();
             // What somebody forced has come decided.
             tally.count(reason.seat, reason.kept);
-            if let Some(boost) = reason.boost {
-                tally.count(boost, true);
+            if let Some((boost, kept)) = reason.boost {
+                tally.count(boost, kept);
             }
         }
     }

@@ -61,12 +61,13 @@ impl Road for Pushing {
             self.send_to(&config.policy);
         }
         self.before = pushed;
-        self.publisher.publish(config, manner, &plan);
-        self.publisher.forget();
+        // First, so that a rule that is new has its threshold from its first request on.
         if self.thresholds != thresholds {
             self.sampler.thresholds(thresholds.clone());
             self.thresholds = thresholds;
         }
+        self.publisher.publish(config, manner, &plan);
+        self.publisher.forget();
     }
 
     fn report(&mut self) -> v1::Report {

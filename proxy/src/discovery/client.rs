@@ -3,6 +3,8 @@
 
 mod keeping;
 mod pause;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -120,6 +122,8 @@ struct Client {
     /// What was said last of why there is no connection.
     said: Option<String>,
     keeping: Keeping,
+    /// A message came that this version does not know.
+    is_behind: bool,
 }
 
 impl Client {
@@ -133,6 +137,7 @@ impl Client {
             pushes: 0,
             said: None,
             keeping: Keeping::default(),
+            is_behind: false,
         }
     }
 
@@ -173,6 +178,7 @@ impl Client {
             Ok(Err(reason)) => return Ended::Lost(reason),
             Err(_) => return Ended::Lost(format!("does not answer within {} s", CONNECT.as_secs())),
         };
+        self.is_behind = false;
         let mut next_report = tokio::time::interval_at(Instant::now() + REPORT, REPORT);
         next_report.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -192,7 +198,10 @@ impl Client {
                             return Ended::Sent(Duration::from_millis(leave.after.into()).min(LONGEST_LEAVE), leave.reason);
                         }
                         // Of a version to come.
-                        None => continue,
+                        None => {
+                            self.is_behind = true;
+                            continue;
+                        }
                     },
                     Ok(None) => return Ended::Lost("has ended the stream".into()),
                     Err(status) => return Ended::Lost(shown(&status)),
@@ -214,7 +223,7 @@ impl Client {
                 }
                 _ = next_report.tick() => {
                     let report = road.report();
-                    From::Report(v1::Report { version: self.held.version, unknown: self.held.unknown.clone(), ..report })
+                    From::Report(v1::Report { version: self.held.version, unknown: self.unknown(), ..report })
                 }
             };
             // The control plane reads what it is sent, or its stream is of no use.
@@ -287,6 +296,12 @@ impl Client {
         let mut client = DiscoveryClient::with_origin(Channel(send), origin).max_decoding_message_size(LARGEST);
         let answer = client.follow(request).await.map_err(|status| of(shown(&status)))?;
         Ok((answer.into_inner(), connection))
+    }
+
+    /// What there is that this version does not know.
+    fn unknown(&self) -> Vec<String> {
+        let message = self.is_behind.then(|| "message: one came that this version does not know".to_owned());
+        message.into_iter().chain(self.held.unknown()).collect()
     }
 
     fn called(&mut self, service: String) {

@@ -1,6 +1,6 @@
 //! The resources that were pushed and are good, and what comes of a push: what is in force then, and what was refused. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use prost::Message;
@@ -19,8 +19,8 @@ pub struct Held {
     resources: BTreeMap<Key, Resource>,
     /// Of the latest push.
     pub version: u64,
-    /// Kinds and fields that this version does not know.
-    pub unknown: Vec<String>,
+    /// Resources that there are, of kinds that this version does not know.
+    strangers: BTreeSet<Key>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -36,22 +36,26 @@ impl Held {
     /// Takes what is good of a push. What is not is told, and what was there before goes on.
     pub fn apply(&mut self, push: &v1::Push, environment: &[(String, String)]) -> Vec<v1::Refusal> {
         let mut refusals = Vec::new();
-        let mut unknown = Vec::new();
         if push.whole {
+            self.strangers.clear();
             let stays: Vec<Key> = push.held.iter().map(|held| (held.kind.clone(), held.name.clone())).collect();
             let comes: Vec<Key> = push.changed.iter().map(|new| (new.kind.clone(), new.name.clone())).collect();
             self.resources.retain(|key, _| stays.contains(key) || comes.contains(key));
         }
         for name in &push.removed {
-            self.resources.remove(&(name.kind.clone(), name.name.clone()));
+            let key = (name.kind.clone(), name.name.clone());
+            self.resources.remove(&key);
+            self.strangers.remove(&key);
         }
         for resource in push.changed.iter() {
             let v1::Resource { kind, name, digest, body } = resource;
+            let key = (kind.clone(), name.clone());
             if !KINDS.contains(&kind.as_str()) {
-                unknown.push(format!("{kind}/{name}: the kind is not known to this version"));
+                if self.strangers.len() < UNKNOWN {
+                    self.strangers.insert(key);
+                }
                 continue;
             }
-            let key = (kind.clone(), name.clone());
             let is_new = !self.resources.contains_key(&key);
             let outcome = match is_new && self.resources.len() >= MOST {
                 true => Err(format!("there are {MOST} resources already")),
@@ -67,14 +71,18 @@ impl Held {
                 }
             }
         }
-        let partial = self.resources.iter().filter(|(_, resource)| resource.is_partial);
-        unknown.extend(
-            partial.map(|((kind, name), _)| format!("{kind}/{name}: has fields that this version does not know")),
-        );
-        unknown.truncate(UNKNOWN);
-        self.unknown = unknown;
         self.version = push.version;
         refusals
+    }
+
+    /// Kinds and fields that this version does not know, for as long as they are there.
+    pub fn unknown(&self) -> Vec<String> {
+        let kinds = self.strangers.iter();
+        let kinds = kinds.map(|(kind, name)| format!("{kind}/{name}: the kind is not known to this version"));
+        let partial = self.resources.iter().filter(|(_, resource)| resource.is_partial);
+        let fields =
+            partial.map(|((kind, name), _)| format!("{kind}/{name}: has fields that this version does not know"));
+        kinds.chain(fields).take(UNKNOWN).collect()
     }
 
     /// For the next control plane that is asked.

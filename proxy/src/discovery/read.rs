@@ -91,11 +91,12 @@ pub fn decode(
             let (message, is_partial) = message::<v1::Policy>(body)?;
             let own = message.sampling.as_ref().map(chain).transpose()?.unwrap_or_default();
             let pushed = pushed::policy(&message, environment)?;
+            let is_partial = is_partial || message.sampling.as_ref().is_some_and(has_strange_words);
             Ok((Decoded::Policy(Box::new(pushed), Box::new(own)), is_partial))
         }
         DESTINATION => {
             let (message, is_partial) = message::<v1::Chain>(body)?;
-            Ok((Decoded::Destination(chain(&message)?), is_partial))
+            Ok((Decoded::Destination(chain(&message)?), is_partial || has_strange_words(&message)))
         }
         THRESHOLDS => {
             let (message, is_partial) = message::<v1::Thresholds>(body)?;
@@ -133,6 +134,11 @@ fn message<M: Message + Default>(body: &[u8]) -> Result<(M, bool), String> {
     let message = M::decode(body).map_err(|error| format!("is no message of its kind: {error}"))?;
     let is_partial = message.encoded_len() < body.len();
     Ok((message, is_partial))
+}
+
+/// A number of an enumeration is kept when it is decoded, also one that is not known.
+fn has_strange_words(message: &v1::Chain) -> bool {
+    v1::Parent::try_from(message.parent).is_err()
 }
 
 fn chain(message: &v1::Chain) -> Result<Chain, String> {

@@ -153,8 +153,8 @@ fn told(exchange: &Exchange, record: &Record, kept: Option<Kept>, context: Origi
     let Some(reason) = record.notes.reason else { return context };
     let (seat, trigger) = match (kept, reason.boost) {
         (Some(kept), _) => (kept.seat, Some(kept.trigger)),
-        (None, Some(boost)) => (boost, None),
-        (None, None) => (reason.seat, None),
+        (None, Some((boost, true))) => (boost, None),
+        (None, Some((_, false)) | None) => (reason.seat, None),
     };
     let decided = if trigger.is_some() { Some(By::Trigger) } else { context.decided };
     match exchange.policy.rules.sampling.id(seat) {
@@ -175,17 +175,10 @@ fn told(exchange: &Exchange, record: &Record, kept: Option<Kept>, context: Origi
 /// kept before may count for more than itself no longer.
 fn state(record: &Record, kept: Option<Kept>, sampled: bool, before: Words, batch: &mut Batch) -> Words {
     let (Some(kept), Some(reason)) = (kept, record.notes.reason) else { return before };
-    let member = match (&record.notes.state, sampled) {
-        (Some(state), true) => sample::lowered(state, kept.threshold),
-        (None, true) => return before,
-        (_, false) => {
-            let threshold = kept.threshold.map(|threshold| format!("th:{}", threshold.digits()));
-            let randomness = reason.stated.then(|| format!("rv:{:014x}", reason.randomness));
-            let parts: Vec<String> = threshold.into_iter().chain(randomness).collect();
-            if parts.is_empty() { None } else { Some(format!("ot={}", parts.join(";"))) }
-        }
-    };
-    member.map_or(Words::default(), |state| batch.whole(state.as_bytes(), STATE))
+    match sample::ended(record.notes.state.as_ref(), &reason, sampled, kept.threshold) {
+        Some(state) => batch.whole(state.as_bytes(), STATE),
+        None => before,
+    }
 }
 
 /// What a request teaches of its service's operations, though nothing is told of it.

@@ -101,12 +101,13 @@ impl Matcher {
 ///
 /// What is no host (user information, two colons without brackets) comes back as it is and matches no pattern.
 pub fn host_of(authority: &str) -> &str {
-    let host = match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
+    let before_port = authority.trim_end_matches(|byte: char| byte.is_ascii_digit()).strip_suffix(':');
+    let host = match before_port {
+        Some(host) => {
             let bracketed = host.starts_with('[') && host.ends_with(']');
-            if bracketed || !host.contains(':') { host } else { authority }
+            if bracketed || !host.bytes().any(|byte| byte == b':') { host } else { authority }
         }
-        _ => authority,
+        None => authority,
     };
     host.strip_suffix('.').unwrap_or(host)
 }

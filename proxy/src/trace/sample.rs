@@ -41,8 +41,8 @@ pub struct Reason {
     /// The rule that decided, and whether it kept the trace by itself.
     pub seat: Seat,
     pub kept: bool,
-    /// The boost that kept it instead.
-    pub boost: Option<Seat>,
+    /// The boost that was for what would have been dropped, and whether it kept it instead.
+    pub boost: Option<(Seat, bool)>,
     /// The chain of where the request goes.
     pub chain: Option<u16>,
     pub randomness: u64,
@@ -95,19 +95,19 @@ pub fn decide(inputs: &Inputs<'_>) -> Verdict {
     let is_believed = inputs.trust == Trust::Continue;
     let reason = Reason { seat: Seat::ARRIVED, kept: false, boost: None, chain, randomness, stated: ot.rv.is_some() };
     let boost = || engine.boost(request, headers, is_believed, chain);
-    let (sampled, by) = match (engine.parent(), believed) {
-        (_, Decision::Debug) => (true, By::Forced),
-        (ParentDecision::Respect, Decision::Accept) => (true, By::Context),
+    match (engine.parent(), believed) {
+        (_, Decision::Debug) => heard(true, By::Forced, &ot, reason),
+        (ParentDecision::Respect, Decision::Accept) => heard(true, By::Context, &ot, reason),
         (ParentDecision::Respect, Decision::Deny) => {
+            let Some(choice) = boost() else { return heard(false, By::Context, &ot, reason) };
             let guarded = engine.guarded();
-            let kept =
-                |choice: &Choice| choice.threshold.is_some_and(|threshold| threshold.max(guarded).keeps(randomness));
-            if let Some(choice) = boost().filter(kept) {
+            let kept = choice.threshold.is_some_and(|threshold| threshold.max(guarded).keeps(randomness));
+            let reason = Reason { boost: Some((choice.seat, kept)), ..reason };
+            if kept {
                 // Of a trace that begins in its middle nobody knows with what probability it was kept.
-                let reason = Reason { boost: Some(choice.seat), ..reason };
                 return Verdict { sampled: true, by: By::Boost, threshold: ot.erased(), reason };
             }
-            (false, By::Context)
+            heard(false, By::Context, &ot, reason)
         }
         (_, Decision::Open) | (ParentDecision::Ignore, Decision::Accept | Decision::Deny) => {
             if let Some(seat) = engine.capture(request, headers, is_believed, inputs.trace) {
@@ -115,12 +115,16 @@ pub fn decide(inputs: &Inputs<'_>) -> Verdict {
                 return Verdict { sampled: true, by: By::Forced, threshold: ot.erased(), reason };
             }
             let head = engine.head(request, headers, is_believed, chain);
-            return begin(head, boost(), engine.guarded(), &ot, reason);
+            begin(head, boost(), engine.guarded(), &ot, reason)
         }
-    };
+    }
+}
+
+/// A caller's decision that is obeyed.
+fn heard(sampled: bool, by: By, ot: &Ot, reason: Reason) -> Verdict {
     // A flag and a threshold that say different things: the flag is obeyed, and nobody counts with the threshold.
     let threshold = match ot.th {
-        Some(threshold) if threshold.keeps(randomness) != sampled => Told::Erased,
+        Some(threshold) if threshold.keeps(reason.randomness) != sampled => Told::Erased,
         _ => Told::Unchanged,
     };
     Verdict { sampled, by, threshold, reason: Reason { kept: sampled, ..reason } }
@@ -140,14 +144,18 @@ fn begin(head: Option<Choice>, boost: Option<Choice>, guarded: Threshold, ot: &O
         threshold.map(|threshold| threshold.max(guarded)).filter(|threshold| threshold.keeps(reason.randomness))
     };
     let kept = keeps(ruled).is_some();
+    // Whatever the guard says of it: the guard goes by how many there are.
+    let is_dropped = !ruled.is_some_and(|threshold| threshold.keeps(reason.randomness));
+    let boost = boost.map(|choice| choice.seat).filter(|_| is_dropped);
+    let reason = Reason { seat, kept, boost: boost.map(|boost| (boost, false)), ..reason };
     let Some(threshold) = keeps(lowest) else {
-        return Verdict { sampled: false, by: By::Head, threshold: ot.erased(), reason: Reason { seat, ..reason } };
+        return Verdict { sampled: false, by: By::Head, threshold: ot.erased(), reason };
     };
     // Where nobody has written a rule, nothing is said of what is kept of all.
     let told = if head.is_none() && threshold == Threshold::ALL { ot.erased() } else { Told::Set(threshold) };
-    let boost = boost.map(|choice| choice.seat).filter(|_| !kept);
     let by = if kept { By::Head } else { By::Boost };
-    Verdict { sampled: true, by, threshold: told, reason: Reason { seat, kept, boost, ..reason } }
+    let reason = Reason { boost: boost.map(|boost| (boost, !kept)), ..reason };
+    Verdict { sampled: true, by, threshold: told, reason }
 }
 
 /// `key:value;key:value`.
@@ -208,25 +216,33 @@ pub fn told(ot: Option<&str>, threshold: Told) -> Option<String> {
     Some(text)
 }
 
-/// A tracestate whose spans are kept with this threshold too: it tells the lower one. `None` as a threshold is one that
-/// nobody knows. Empty if nothing is left.
-pub fn lowered(state: &HeaderValue, threshold: Option<Threshold>) -> Option<String> {
-    let members = state.to_str().ok()?.split(',').map(str::trim);
-    let members = members.filter_map(|member| {
-        let Some(ot) = member.strip_prefix("ot=") else { return Some(member.to_owned()) };
-        let told = match (Ot::parse(ot).th, threshold) {
-            (Some(before), Some(threshold)) if threshold < before => Told::Set(threshold),
-            (Some(_), None) => Told::Erased,
-            _ => Told::Unchanged,
-        };
-        let ot = told_as(ot, told);
-        (!ot.is_empty()).then(|| format!("ot={ot}"))
-    });
-    Some(members.collect::<Vec<_>>().join(",")).filter(|state| !state.is_empty())
-}
-
-fn told_as(ot: &str, threshold: Told) -> String {
-    told(Some(ot), threshold).unwrap_or_else(|| ot.to_owned())
+/// The tracestate of a span whose request is kept for its end, with this threshold if it is known, and was sampled or not
+/// before: it tells the lower threshold of both. `None`: as it is.
+pub fn ended(
+    state: Option<&HeaderValue>,
+    reason: &Reason,
+    sampled: bool,
+    threshold: Option<Threshold>,
+) -> Option<String> {
+    if !sampled {
+        let threshold = threshold.map(|threshold| format!("th:{}", threshold.digits()));
+        let randomness = reason.stated.then(|| format!("rv:{:014x}", reason.randomness));
+        let parts: Vec<String> = threshold.into_iter().chain(randomness).collect();
+        return (!parts.is_empty()).then(|| format!("ot={}", parts.join(";")));
+    }
+    let threshold = threshold?;
+    let text = state.map_or(Some(""), |state| state.to_str().ok())?;
+    let members = || text.split(',').map(str::trim).filter(|member| !member.is_empty());
+    let ot = members().find_map(|member| member.strip_prefix("ot="));
+    match ot.and_then(|ot| Ot::parse(ot).th) {
+        Some(before) if threshold < before => {}
+        // A caller has kept it, nobody knows with what probability. Whatever that was: all that reach this are kept.
+        None if reason.seat == Seat::ARRIVED => {}
+        Some(_) | None => return None,
+    }
+    let first = format!("ot={}", told(ot, Told::Set(threshold))?);
+    let others = members().filter(|member| !member.starts_with("ot=")).map(str::to_owned);
+    Some([first].into_iter().chain(others).collect::<Vec<_>>().join(","))
 }
 
 fn pairs(text: &str) -> impl Iterator<Item = (&str, &str)> {
@@ -237,16 +253,17 @@ fn pairs(text: &str) -> impl Iterator<Item = (&str, &str)> {
 const LONGEST: usize = 256;
 
 #[cfg(test)]
-mod tests {
-    use rand::SeedableRng;
-    use rand::rngs::SmallRng;
+mod agreement;
+#[cfg(test)]
+mod statistics;
+#[cfg(test)]
+mod vectors;
 
+#[cfg(test)]
+mod tests {
     use super::*;
     use crate::config::{Mode, Sampling};
     use crate::rules::sampling::Plan;
-    use crate::trace::context::TraceContext;
-
-    const TRACES: u32 = 200_000;
 
     fn engine(yaml: &str) -> Engine {
         let text = format!(
@@ -302,38 +319,12 @@ mod tests {
     }
 
     #[test]
-    fn as_many_are_kept_as_the_probability_says() {
-        let mut rng = SmallRng::seed_from_u64(5);
-        for probability in [0.001, 0.05, 0.25, 0.5, 0.9] {
-            let engine = head(&format!("{{probability: '{probability}'}}"));
-            let mut kept = 0.0;
-            for _ in 0..TRACES {
-                let trace = TraceContext::root(&mut rng).trace;
-                let verdict = decide(&Inputs {
-                    trust: Trust::Continue,
-                    decision: Decision::Open,
-                    trace,
-                    ot: None,
-                    engine: &engine,
-                    request: &REQUEST,
-                    headers: &HeaderMap::new(),
-                });
-                kept += f64::from(u8::from(verdict.sampled));
-            }
-            let expected = f64::from(TRACES) * probability;
-            // Five standard deviations.
-            let allowed = 5.0 * (expected * (1.0 - probability)).sqrt();
-            assert!((kept - expected).abs() < allowed, "{kept} of {TRACES} at {probability}");
-        }
-    }
-
-    #[test]
     fn a_boost_keeps_what_a_caller_or_a_rule_has_dropped() {
         let both = engine("{head: {rules: [{action: {never: {}}}], boost: [{name: debug, action: {always: {}}}]}}");
         for decision in [Decision::Open, Decision::Deny] {
             let verdict = decided(Trust::Continue, decision, Some("th:c;rv:80000000000000"), &both);
             assert_eq!((verdict.sampled, verdict.by), (true, By::Boost));
-            let id = verdict.reason.boost.and_then(|seat| both.id(seat)).unwrap();
+            let id = verdict.reason.boost.and_then(|(seat, _)| both.id(seat)).unwrap();
             assert_eq!((&*id.policy, &*id.rule), ("file", "debug"));
             let told = if decision == Decision::Open { Told::Set(Threshold::ALL) } else { Told::Erased };
             assert_eq!(verdict.threshold, told);

@@ -96,9 +96,9 @@ pub struct Test {
     pub(super) route: Option<Box<str>>,
     pub(super) headers: Vec<(HeaderName, Option<HeaderValue>)>,
     pub(super) grpc: Option<Call>,
-    source: Option<Party>,
-    destination: Option<Party>,
-    baggage: Vec<(Box<str>, Option<Box<str>>)>,
+    pub(super) source: Option<Party>,
+    pub(super) destination: Option<Party>,
+    pub(super) baggage: Vec<(Box<str>, Option<Box<str>>)>,
 }
 
 impl Test {
@@ -178,16 +178,21 @@ fn is_party(wanted: Option<&Party>, there: Option<Service<'_>>) -> bool {
 
 /// W3C's `baggage`: members with properties behind them.
 fn carries(headers: &HeaderMap, key: &str, value: Option<&str>) -> bool {
-    let lines = headers.get_all("baggage").iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).any(|member| {
-        let member = member.split(';').next().unwrap_or_default();
-        member
-            .split_once('=')
-            .is_some_and(|(name, held)| name.trim() == key && value.is_none_or(|value| held.trim() == value))
+    members(headers).any(|(name, held)| name == key.as_bytes() && value.is_none_or(|value| held == value.as_bytes()))
+}
+
+/// Keys and values.
+pub(super) fn members(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let lines = headers.get_all(&BAGGAGE).iter();
+    lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).filter_map(|member| {
+        let member = member.split(|byte| *byte == b';').next()?;
+        let (name, held) = member.split_at_checked(member.iter().position(|byte| *byte == b'=')?)?;
+        Some((name.trim_ascii(), held.get(1..)?.trim_ascii()))
     })
 }
 
 const FIELD_NAME: &str = "this is no header name";
 const FIELD_VALUE: &str = "this cannot be a header's value; it has control characters";
+static BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 /// Headers of the proxies themselves.
 const OWN: &str = "spanmesh-";

@@ -25,6 +25,12 @@ impl Bucket {
         taken.is_ok()
     }
 
+    pub fn has_room(&self, per_second: f64, burst: u32, now: u64) -> bool {
+        let each = (SECOND / per_second) as u64;
+        let next = self.full.load(Relaxed).max(now).saturating_add(each);
+        next <= now.saturating_add(each.saturating_mul(burst.into()))
+    }
+
     /// Whether it said no lately: then what it lets through is no fair choice.
     pub fn is_short(&self, now: u64) -> bool {
         let refused = self.refused.load(Relaxed);
@@ -43,8 +49,10 @@ mod tests {
     fn a_burst_and_then_the_rate() {
         let bucket = Bucket::default();
         let start = 1_000_000_000_000;
+        assert!(bucket.has_room(10.0, 5, start));
         let burst = (0..100).filter(|_| bucket.take(10.0, 5, start)).count();
         assert_eq!(burst, 5);
+        assert!(!bucket.has_room(10.0, 5, start));
         assert!(bucket.is_short(start) && !bucket.is_short(start + LATELY));
         let later = (1..=1000u64).filter(|at| bucket.take(10.0, 5, start + at * 10_000_000)).count();
         assert!((99..=101).contains(&later), "{later} in ten seconds");

@@ -269,10 +269,21 @@ impl Engine {
         Threshold::new(self.guarded.load(Relaxed)).unwrap_or(Threshold::ALL)
     }
 
-    /// What the end of a request says: the first keep rule that holds and whose limit has room.
+    /// What the end of a request says: the first keep rule that holds and whose limit has room. The threshold is the lowest of
+    /// all that hold: what one of them drops another keeps.
     pub fn keep(&self, ended: &Ended, chain: Option<u16>) -> Option<Kept> {
         let theirs = self.at(chain).into_iter().flat_map(|(_, chain)| &chain.keepers);
-        self.own.keepers.iter().chain(theirs).find_map(|keeper| keeper.keeps(ended))
+        let (mut sure, mut by) = (None::<Threshold>, None);
+        for keeper in self.own.keepers.iter().chain(theirs) {
+            let Some(trigger) = keeper.fires(ended) else { continue };
+            sure = [sure, keeper.sure(ended.now)].into_iter().flatten().min();
+            if by.is_none() && keeper.takes(ended) {
+                by = Some((keeper.seat(), trigger));
+            }
+        }
+        let (seat, trigger) = by?;
+        let threshold = sure.filter(|threshold| threshold.keeps(ended.randomness));
+        Some(Kept { seat, trigger, threshold })
     }
 
     /// For one listener of one worker.
@@ -295,6 +306,18 @@ impl Engine {
 
     pub(crate) fn spans(&self) -> u64 {
         self.tallies.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|tally| tally.made()).sum()
+    }
+
+    /// Knows the operations of the same rules of a plan before, as far as they are wanted: each has its threshold from the
+    /// start.
+    pub(super) fn take_operations(&self, before: &Engine, wanted: impl Fn(&Id, &str) -> bool) {
+        for row in &self.rows {
+            let Some(operations) = &row.operations else { continue };
+            let same = before.rows.iter().find(|other| other.id.is_same_rule(&row.id) && other.operations.is_some());
+            if let Some(others) = same.and_then(|other| other.operations.as_ref()) {
+                operations.take(others, |name| wanted(&row.id, name));
+            }
+        }
     }
 
     pub(crate) fn set(&self, seat: Seat, threshold: Threshold) {
@@ -322,10 +345,10 @@ impl Engine {
         if asked.is_empty() {
             return None;
         }
-        let mut places = chain.index.candidates(request, headers, asked).places();
-        let judge = places
-            .find_map(|place| chain.rules.get(place).filter(|judge| judge.test.holds(request, headers, believed)))?;
-        Some(self.choice(judge, request))
+        let judge = |place: usize| chain.rules.get(place);
+        let holds = |place| judge(place).is_some_and(|judge| judge.test.holds(request, headers, believed));
+        let place = chain.index.first(request, headers, asked, holds)?;
+        judge(place).map(|judge| self.choice(judge, request))
     }
 
     fn choice(&self, judge: &Judge, request: &Request<'_>) -> Choice {
@@ -345,6 +368,24 @@ impl Engine {
 }
 
 impl Operations {
+    /// Before anybody asks: those of another that are wanted. Each is put where it will be looked for.
+    fn take(&self, others: &Operations, wanted: impl Fn(&str) -> bool) {
+        let known = others.names.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        for (seat, name) in known.into_iter().filter(|(_, name)| wanted(name)) {
+            let place = seat.0.saturating_sub(others.first) as usize;
+            let Some(mark) = others.marks.get(place).map(|cell| cell.load(Relaxed)) else { continue };
+            let length = self.marks.len();
+            let places = (0..length).map(|step| (mark as usize + step) % length);
+            let mut cells = places.filter_map(|place| Some((place, self.marks.get(place)?)));
+            if let Some((place, cell)) = cells.find(|(_, cell)| cell.load(Relaxed) == 0) {
+                cell.store(mark, Relaxed);
+                self.known.fetch_add(1, Relaxed);
+                names.push((Seat(self.first + u32::try_from(place).unwrap_or(0)), name));
+            }
+        }
+    }
+
     /// The seat of a request's operation; the rule's own for those that have no name or no room.
     fn seat(&self, request: &Request<'_>, other: Seat) -> Seat {
         let method = request.method.map_or("", |method| method.as_str());

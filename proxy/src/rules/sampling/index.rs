@@ -8,7 +8,8 @@ use http::header::{HeaderMap, HeaderName};
 use http::method::Method;
 
 use super::super::path::{PathPattern, Segment};
-use super::ask::{Request, Test, rpc};
+use super::ask::{Request, Test, members, rpc};
+use crate::config::Party;
 use crate::rules::matcher::{HostPattern, host_of};
 
 /// A bit for each rule.
@@ -23,9 +24,14 @@ pub struct Index {
     all: Mask,
     methods: [Mask; KNOWN + 1],
     segments: Marks,
+    /// Of each rule the questions that it asks, a bit for each.
+    asks: Vec<u64>,
     hosts: Marks,
     routes: Marks,
     services: Marks,
+    sources: Marks,
+    destinations: Marks,
+    baggage: Marks,
     headers: Vec<(HeaderName, Mask, Marks)>,
     /// Rules that ask for a destination.
     pub destined: Mask,
@@ -54,28 +60,41 @@ impl Index {
                     mask.add(place);
                 }
             }
-            index.segments.add(place, test.path.as_ref().and_then(first_segment));
-            index.hosts.add(
-                place,
-                match &test.host {
-                    Some(HostPattern::Exact(name)) => Some(mark(name)),
-                    Some(HostPattern::Below(_)) | None => None,
-                },
-            );
-            index.routes.add(place, test.route.as_deref().map(mark));
+            index.segments.add(place, test.path.as_ref().and_then(beginning));
+            let host = match &test.host {
+                Some(HostPattern::Exact(name)) => Some(mark(name)),
+                Some(HostPattern::Below(_)) | None => None,
+            };
             let service = test.grpc.as_ref().map(|(service, _)| service.as_deref().map_or(ANY_SERVICE, mark));
-            index.services.add(place, service);
+            let route = test.route.as_deref().map(mark);
+            let source = test.source.as_ref().and_then(party);
+            let destination = test.destination.as_ref().and_then(party);
+            let member = test.baggage.first().map(|(key, _)| mark(key));
+            let mut asks = 0;
+            for (question, marks, mark) in [
+                (HOST, &mut index.hosts, host),
+                (ROUTE, &mut index.routes, route),
+                (SERVICE, &mut index.services, service),
+                (SOURCE, &mut index.sources, source),
+                (DESTINATION, &mut index.destinations, destination),
+                (BAGGAGE, &mut index.baggage, member),
+            ] {
+                marks.add(place, mark);
+                asks |= u64::from(mark.is_some()) << question;
+            }
             if let Some((name, value)) = test.headers.first() {
                 let known = index.headers.iter().position(|(known, ..)| known == name);
-                let at = known.unwrap_or_else(|| {
+                let at = known.unwrap_or(index.headers.len());
+                if at == index.headers.len() && at < NAMES {
                     index.headers.push((name.clone(), Mask::default(), Marks::default()));
-                    index.headers.len() - 1
-                });
-                if let Some((_, asks, values)) = index.headers.get_mut(at) {
-                    asks.add(place);
+                }
+                if let Some((_, there, values)) = index.headers.get_mut(at) {
+                    there.add(place);
                     values.add(place, value.as_ref().map(|value| mark_bytes(value.as_bytes())));
+                    asks |= 1 << (HEADERS as usize + at);
                 }
             }
+            index.asks.push(asks);
             if test.asks_destination() {
                 index.destined.add(place);
             }
@@ -83,33 +102,68 @@ impl Index {
         index
     }
 
-    /// The rules that may match, of those that are `asked`.
-    pub fn candidates(&self, request: &Request<'_>, headers: &HeaderMap, asked: Mask) -> Mask {
+    /// The first rule that holds, of those that are `asked`. A question is put to the request when the first rule that is left
+    /// asks it, and then once: its answer leaves out all rules that it speaks against.
+    pub fn first(
+        &self,
+        request: &Request<'_>,
+        headers: &HeaderMap,
+        asked: Mask,
+        holds: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
         let method = METHODS.iter().position(|method| Some(method) == request.method).unwrap_or(KNOWN);
         let mut left = self.methods.get(method).copied().unwrap_or_default().and(asked);
-        left = left.and(self.segments.of(|| segment(request.path).map(mark)));
-        if !self.hosts.by.is_empty() {
-            left = left.and(self.hosts.of(|| Some(mark(host_of(request.host)))));
-        }
-        if !self.routes.by.is_empty() {
-            left = left.and(self.routes.of(|| request.route.map(mark)));
-        }
-        if !self.services.by.is_empty() {
-            let called = rpc(request);
-            let any = if called.is_some() { self.services.of(|| Some(ANY_SERVICE)) } else { Mask::default() };
-            left = left.and(self.services.of(|| called.map(|(service, _)| mark(service))).or(any));
-        }
-        for (name, asks, values) in &self.headers {
-            if left.and(*asks).is_empty() {
-                continue;
+        left = left.and(self.paths(request.path));
+        let mut answered = 0;
+        loop {
+            let place = left.first()?;
+            let open = self.asks.get(place).map_or(0, |asks| asks & !answered);
+            if open != 0 {
+                let question = open.trailing_zeros();
+                answered |= 1 << question;
+                left = left.and(self.answer(question, request, headers));
+            } else if holds(place) {
+                return Some(place);
+            } else {
+                left.remove(place);
             }
-            let mut fits = Mask::default();
-            for line in headers.get_all(name) {
-                fits = fits.or(values.of(|| Some(mark_bytes(line.as_bytes()))));
-            }
-            left = left.and(asks.others().or(fits));
+        }
+    }
+
+    /// The rules for paths that begin as this one does, and those for any.
+    fn paths(&self, path: &str) -> Mask {
+        let mut left = self.segments.others;
+        let Some(path) = path.strip_prefix('/').filter(|_| !self.segments.by.is_empty()) else { return left };
+        let mut mark = SEED;
+        for segment in path.split('/').take(DEPTH) {
+            mark = marked(marked(mark, b"/"), segment.as_bytes());
+            left = left.or(self.segments.by.get(&mark).copied().unwrap_or_default());
         }
         left
+    }
+
+    /// The rules that what a request has does not speak against.
+    fn answer(&self, question: u32, request: &Request<'_>, headers: &HeaderMap) -> Mask {
+        match question {
+            HOST => self.hosts.of(|| Some(mark(host_of(request.host)))),
+            ROUTE => self.routes.of(|| request.route.map(mark)),
+            SERVICE => {
+                let Some((service, _)) = rpc(request) else { return self.services.others };
+                self.services.of(|| Some(mark(service))).or(self.services.of(|| Some(ANY_SERVICE)))
+            }
+            SOURCE => self.sources.of(|| request.source.map(|source| mark(source.name))),
+            DESTINATION => self.destinations.of(|| request.destination.map(|destination| mark(destination.name))),
+            BAGGAGE => {
+                let there = members(headers).map(|(key, _)| self.baggage.of(|| Some(mark_bytes(key))));
+                there.fold(self.baggage.others, Mask::or)
+            }
+            more => {
+                let Some((name, asks, values)) = self.headers.get((more - HEADERS) as usize) else { return self.all };
+                let lines = headers.get_all(name).iter();
+                let there = lines.map(|line| values.of(|| Some(mark_bytes(line.as_bytes()))));
+                asks.others().or(there.fold(Mask::default(), Mask::or))
+            }
+        }
     }
 
     pub fn all(&self) -> Mask {
@@ -164,31 +218,40 @@ impl Mask {
         self.0 == [0; 4]
     }
 
-    /// The places, in order.
-    pub fn places(self) -> impl Iterator<Item = usize> {
-        self.0.into_iter().enumerate().flat_map(|(at, mut word)| {
-            std::iter::from_fn(move || {
-                let bit = word.trailing_zeros() as usize;
-                word &= word.wrapping_sub(1);
-                (bit < 64).then_some(at * 64 + bit)
-            })
-        })
+    fn first(self) -> Option<usize> {
+        let (at, word) = self.0.into_iter().enumerate().find(|(_, word)| *word != 0)?;
+        Some(at * 64 + word.trailing_zeros() as usize)
+    }
+
+    fn remove(&mut self, place: usize) {
+        if let Some(word) = self.0.get_mut(place / 64) {
+            *word &= !(1 << (place % 64));
+        }
     }
 }
 
-/// Of a path that begins in one way only.
-fn first_segment(pattern: &PathPattern) -> Option<u64> {
-    match pattern {
-        PathPattern::Exact(path) | PathPattern::Prefix(path) => segment(path).map(mark),
-        PathPattern::Template { segments, .. } => match segments.first() {
-            Some(Segment::Literal(literal)) => Some(mark(literal)),
-            Some(Segment::Any) | None => None,
-        },
-    }
+/// Of the first segments, as far as they are the same for all paths that match.
+fn beginning(pattern: &PathPattern) -> Option<u64> {
+    let join = |mark: u64, segment: &str| marked(marked(mark, b"/"), segment.as_bytes());
+    let (mark, depth) = match pattern {
+        PathPattern::Exact(path) | PathPattern::Prefix(path) => {
+            let segments = path.strip_prefix('/')?.split('/').take(DEPTH);
+            segments.fold((SEED, 0), |(mark, depth), segment| (join(mark, segment), depth + 1))
+        }
+        PathPattern::Template { segments, .. } => {
+            let literals = segments.iter().take(DEPTH).map_while(|segment| match segment {
+                Segment::Literal(literal) => Some(literal),
+                Segment::Any => None,
+            });
+            literals.fold((SEED, 0), |(mark, depth), literal| (join(mark, literal), depth + 1))
+        }
+    };
+    (depth > 0).then_some(mark)
 }
 
-fn segment(path: &str) -> Option<&str> {
-    path.strip_prefix('/')?.split('/').next()
+/// One that may be any service is found by none.
+fn party(party: &Party) -> Option<u64> {
+    party.service.as_deref().map(mark)
 }
 
 fn mark(text: &str) -> u64 {
@@ -222,6 +285,8 @@ impl Hasher for Same {
     }
 }
 
+/// Segments of a path that tell rules apart.
+const DEPTH: usize = 3;
 const KNOWN: usize = 9;
 static METHODS: [Method; KNOWN] = [
     Method::GET,
@@ -234,6 +299,16 @@ static METHODS: [Method; KNOWN] = [
     Method::CONNECT,
     Method::TRACE,
 ];
+/// Questions, by their bit, the cheapest first; headers are behind them, one bit for each name.
+const SOURCE: u32 = 0;
+const DESTINATION: u32 = 1;
+const ROUTE: u32 = 2;
+const SERVICE: u32 = 3;
+const HOST: u32 = 4;
+const BAGGAGE: u32 = 5;
+const HEADERS: u32 = 6;
+/// Rules that ask for more names of headers are asked one after the other.
+const NAMES: usize = (u64::BITS - HEADERS) as usize;
 /// Rules for any call of gRPC.
 const ANY_SERVICE: u64 = 0;
 pub(super) const SEED: u64 = 0xcbf2_9ce4_8422_2325;

@@ -32,7 +32,8 @@ pub struct Ended {
 pub struct Kept {
     pub seat: Seat,
     pub trigger: Trigger,
-    /// With what threshold such requests are kept; `None` where that is not known, since some were not for want of room.
+    /// All that end like this one and reach this threshold are kept. `None` where that is not known, since some are not for
+    /// want of room.
     pub threshold: Option<Threshold>,
 }
 
@@ -70,13 +71,27 @@ impl Keeper {
         Self { keep: keep.clone(), seat, bucket }
     }
 
-    /// Of those that are sampled already it only says with what threshold they would have been kept.
-    pub fn keeps(&self, ended: &Ended) -> Option<Kept> {
-        let Keep { on, threshold, limit, .. } = &self.keep;
-        let trigger = on.iter().find_map(|on| trigger(on, ended)).filter(|_| threshold.keeps(ended.randomness))?;
-        let room = ended.sampled || self.bucket.take(limit.traces_per_second, limit.burst, ended.now);
-        let threshold = Some(*threshold).filter(|_| !self.bucket.is_short(ended.now));
-        room.then_some(Kept { seat: self.seat, trigger, threshold })
+    /// Why it is for this request, if it is.
+    pub fn fires(&self, ended: &Ended) -> Option<Trigger> {
+        self.keep.on.iter().find_map(|on| trigger(on, ended))
+    }
+
+    /// With what threshold it keeps whatever it is for. It must not hang on the randomness of the request that asks.
+    pub fn sure(&self, now: u64) -> Option<Threshold> {
+        let Keep { threshold, limit, .. } = &self.keep;
+        let room = self.bucket.has_room(limit.traces_per_second, limit.burst, now);
+        Some(*threshold).filter(|_| room && !self.bucket.is_short(now))
+    }
+
+    /// What is sampled already needs no room.
+    pub fn takes(&self, ended: &Ended) -> bool {
+        let Keep { threshold, limit, .. } = &self.keep;
+        threshold.keeps(ended.randomness)
+            && (ended.sampled || self.bucket.take(limit.traces_per_second, limit.burst, ended.now))
+    }
+
+    pub fn seat(&self) -> Seat {
+        self.seat
     }
 }
 

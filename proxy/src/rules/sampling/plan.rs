@@ -125,6 +125,11 @@ impl Id {
     pub fn new(policy: &str, rule: &str, generation: u64) -> Self {
         Self { policy: policy.into(), rule: rule.into(), generation }
     }
+
+    /// Of whatever generation.
+    pub fn is_same_rule(&self, other: &Id) -> bool {
+        self.policy == other.policy && self.rule == other.rule
+    }
 }
 
 impl From<SamplingAction> for Action {

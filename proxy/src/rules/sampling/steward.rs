@@ -96,9 +96,34 @@ struct Mood {
 }
 
 impl Steward {
-    /// Its counts are followed from now on; the newest has its thresholds set.
+    /// Its counts are followed from now on; the newest has its thresholds set, also before the first look: nothing is kept
+    /// beyond its budget because a plan was replaced.
     pub fn follow(&mut self, engine: Arc<Engine>) {
+        self.inherit(&engine);
+        if let Some(before) = self.engines.last() {
+            let is_busy = |id: &Id, operation: &str| {
+                let mood = self.moods.get(&(Who::Rule(id.clone()), operation.to_owned()));
+                mood.is_some_and(|mood| mood.rate.per_second() > IDLE)
+            };
+            engine.take_operations(&before.engine, is_busy);
+        }
+        let moods = self.measure(&engine, &HashMap::new(), Duration::ZERO);
+        self.moods.extend(moods);
+        engine.set_guard(self.guard);
         self.engines.push(Live { engine, seen: HashMap::new(), spans: 0 });
+    }
+
+    /// A rule that was written anew begins with what is known of the one before.
+    fn inherit(&mut self, engine: &Engine) {
+        let ids: HashMap<(&str, &str), &Id> =
+            engine.rows.iter().map(|row| ((&*row.id.policy, &*row.id.rule), &row.id)).collect();
+        let fresh = self.moods.iter().filter_map(|((who, operation), mood)| {
+            let Who::Rule(before) = who else { return None };
+            let id = ids.get(&(&*before.policy, &*before.rule)).filter(|id| **id != before)?;
+            Some(((Who::Rule((*id).clone()), operation.clone()), *mood))
+        });
+        let fresh: Vec<(Key, Mood)> = fresh.collect();
+        self.moods.extend(fresh);
     }
 
     /// What this plan does not have need not last.
@@ -163,7 +188,7 @@ impl Steward {
         let is_newest = |engine: &Arc<Engine>| newest.as_ref().is_some_and(|newest| Arc::ptr_eq(newest, engine));
         self.engines.retain(|live| is_newest(&live.engine) || Arc::strong_count(&live.engine) > 1);
         let Some(engine) = newest else { return };
-        self.measure(&engine, &came, since);
+        self.moods = self.measure(&engine, &came, since);
         self.guard(&engine, spans, since);
     }
 
@@ -185,7 +210,8 @@ impl Steward {
         }
     }
 
-    fn measure(&mut self, engine: &Engine, came: &HashMap<Key, (u64, u64)>, since: Duration) {
+    /// Sets the thresholds that move, and says how each rule fares.
+    fn measure(&self, engine: &Engine, came: &HashMap<Key, (u64, u64)>, since: Duration) -> HashMap<Key, Mood> {
         let each = self.spans_each();
         let mut moods = HashMap::new();
         let nobody = (Who::Nobody, String::new());
@@ -242,7 +268,7 @@ impl Steward {
                 None => {}
             }
         }
-        self.moods = moods;
+        moods
     }
 
     /// How much of each rule's traces are this proxy's: known already when a limit comes.
@@ -365,6 +391,8 @@ fn threshold(share: f64) -> Threshold {
 const OTHER: &str = "other";
 /// Spans of one request: a gateway's and its attempts.
 const MANY: f64 = 16.0;
+/// Requests in a second, of an operation that need not be known to a new plan from the start.
+const IDLE: f64 = 0.01;
 /// Seconds that the guard's budget may have been saved for.
 const SAVED: f64 = 2.0;
 /// Of the guard's budget, for what begins here, however much is obeyed.

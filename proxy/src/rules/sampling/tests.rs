@@ -162,22 +162,45 @@ fn hosts_are_services_as_kubernetes_names_them() {
 fn a_hundred_rules_decide_as_one_after_the_other_would() {
     let rules: Vec<Rule> = (0..100)
         .map(|number| {
-            let mut match_ = path(PathKind::Prefix, &format!("/s{}/{number}", number % 7));
+            let mut match_ = match number % 6 {
+                4 => path(PathKind::Exact, &format!("/s{}/{number}", number % 7)),
+                5 => path(PathKind::Template, &format!("/s{}/{{id}}/{number}", number % 7)),
+                _ => path(PathKind::Prefix, &format!("/s{}/{number}", number % 7)),
+            };
             match_.method = (number % 3 == 0).then(|| "POST".into());
             match_.host = (number % 5 == 0).then(|| "a.example".into());
+            let party =
+                |service: Option<&str>| Party { service: service.map(Into::into), namespace: Some("shop".into()) };
+            match_.source = (number % 4 == 1).then(|| party(Some("Web").filter(|_| number % 8 == 1)));
+            match_.destination = (number % 11 == 2).then(|| party(Some("cart")));
+            let member = |name: &str| BaggageMatch { name: name.into(), value: Some("gold".into()) };
+            match_.baggage = if number % 9 == 2 { vec![member("tier"), member("rank")] } else { Vec::new() };
+            let header = HeaderMatch { name: "x-tier".into(), value: Some("Gold".into()) };
+            match_.headers = if number % 10 == 3 { vec![header] } else { Vec::new() };
             rule(&number.to_string(), match_, Action::Always)
         })
         .collect();
     let tests: Vec<_> = rules.iter().map(|rule| super::ask::Test::compile(&rule.match_).unwrap()).collect();
     let engine = engine(chain(rules));
     let mut rng = SmallRng::seed_from_u64(1);
-    for _ in 0..2000 {
-        let text = format!("/s{}/{}", rng.random_range(0..8), rng.random_range(0..110));
+    for _ in 0..5000 {
+        let mut text = format!("/s{}/{}", rng.random_range(0..8), rng.random_range(0..110));
+        if rng.random() {
+            text = format!("{text}/{}", rng.random_range(0..110));
+        }
         let method = if rng.random() { &GET } else { &POST };
         let host = if rng.random() { "a.example" } else { "b.example" };
-        let request = Request { method: Some(method), host, ..get(&text) };
-        let plain = tests.iter().position(|test| test.holds(&request, &HeaderMap::new(), true));
-        let found = decides(&engine, &request, &HeaderMap::new(), true);
+        let mut service = |name| rng.random::<bool>().then_some(Service { name, namespace: "shop" });
+        let (source, destination) = (service("web"), service("Cart"));
+        let request = Request { method: Some(method), host, source, destination, ..get(&text) };
+        let mut headers = HeaderMap::new();
+        let lines =
+            [("baggage", "rank=gold"), ("baggage", "a=1, tier=gold;p=1"), ("x-tier", "gold"), ("x-tier", "Gold")];
+        for (name, value) in lines.into_iter().filter(|_| rng.random()) {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        let plain = tests.iter().position(|test| test.holds(&request, &headers, true));
+        let found = decides(&engine, &request, &headers, true);
         assert_eq!(found.map(str::to_owned), plain.map(|place| place.to_string()), "{text}");
     }
 }
@@ -268,26 +291,33 @@ fn an_adaptive_rule_meets_its_budget_and_a_rare_operation_is_not_starved() {
     let plan = Plan { own, guard: None, ..Plan::default() };
     let calm: &[(&str, u32)] = &[("/busy", 100), ("/rare", 1)];
     let storm: &[(&str, u32)] = &[("/busy", 1000), ("/rare", 1)];
-    let looks: Vec<&[(&str, u32)]> = [vec![calm; 100], vec![storm; 100]].concat();
+    let looks: Vec<&[(&str, u32)]> = [vec![calm; 200], vec![storm; 200], vec![calm; 200]].concat();
     let (kept, mut steward) = run(&plan, Vec::new(), &looks);
-    let second = |at: usize| kept[at..at + 10].iter().flatten().sum::<u32>();
-    let rare: u32 = kept[50..].iter().map(|look| look[1]).sum();
-    assert!(rare >= 140, "{rare} of 150 rare ones");
-    for at in [50, 80, 130, 150, 180] {
-        assert!((70..=130).contains(&second(at)), "{} in the second at {at}", second(at));
+    let rare: u32 = kept.iter().map(|look| look[1]).sum();
+    assert_eq!(rare, 600, "of a rare operation all are kept");
+    let all: Vec<u32> = kept.iter().map(|look| look.iter().sum()).collect();
+    for (begins, ends) in [(0, 200), (200, 400), (400, 600)] {
+        // From the second after a step on, until the next.
+        let calmed = &all[begins + 10..ends];
+        let mean = per_second(&calmed[10..]);
+        assert!((mean / 100.0 - 1.0).abs() <= 0.05, "{mean} in a second");
+        // Chance alone is 13 per cent in five seconds.
+        let windows: Vec<f64> = calmed[10..].windows(50).map(per_second).collect();
+        assert!(windows.iter().all(|mean| (mean / 100.0 - 1.0).abs() <= 0.2), "{windows:?}");
+        let highest = calmed.windows(10).map(per_second).fold(0.0, f64::max);
+        assert!(highest <= 200.0, "{highest} in a second");
     }
-    // The step comes with look 100; a second later no second is above twice the budget.
-    assert!((110..190).all(|at| second(at) <= 200));
     let counts = steward.counts();
     let busy = counts.rules.iter().find(|count| count.operation == "GET /busy").unwrap();
-    assert_eq!((busy.seen, &*busy.id.rule, busy.id.generation), (110_000, "rest", 7));
+    assert_eq!((busy.seen, &*busy.id.rule, busy.id.generation), (240_000, "rest", 7));
     assert_eq!(steward.counts().rules, [], "what was told is not told again");
 }
 
 #[test]
 fn what_is_pushed_holds_and_a_rate_of_one_proxy_is_its_own() {
     let limit = |per_proxy| Action::RateLimit(RateLimit { traces_per_second: 50.0, burst: 1, per_proxy });
-    for (per_proxy, low, high) in [(false, 5, 20), (true, 35, 65)] {
+    // Three standard deviations of a share; of a rate, what a burst and what was saved come to.
+    for (per_proxy, expected, allowed) in [(false, 1000.0, 95.0), (true, 5000.0, 30.0)] {
         let own = chain(vec![rule("limit", Match::default(), limit(per_proxy))]);
         let pushed = Pushed {
             policy: "shop/cart".into(),
@@ -296,19 +326,78 @@ fn what_is_pushed_holds_and_a_rate_of_one_proxy_is_its_own() {
             threshold: Threshold::of(0.01).unwrap(),
         };
         let look: &[(&str, u32)] = &[("/", 100)];
-        let (kept, _) = run(&Plan { own, guard: None, ..Plan::default() }, vec![pushed], &[look; 60]);
-        let each = kept[10..].iter().flatten().sum::<u32>() / 5;
-        assert!((low..=high).contains(&each), "{each} a second, {per_proxy}");
+        let (kept, _) = run(&Plan { own, guard: None, ..Plan::default() }, vec![pushed], &[look; 1030]);
+        // What came before the load was known is paid back.
+        let whole = f64::from(kept[30..].iter().flatten().sum::<u32>());
+        assert!((whole - expected).abs() <= allowed, "{whole} in a hundred seconds, {per_proxy}");
     }
+}
+
+#[test]
+fn a_plan_in_place_of_another_keeps_no_more_than_a_budget_from_its_first_request_on() {
+    let limit = Action::RateLimit(RateLimit { traces_per_second: 10.0, burst: 1, per_proxy: true });
+    let adaptive = Adaptive { spans_per_second: 20.0, min_traces_per_minute: 1.0, min_probability: 0.00001 };
+    let plan = |generation| {
+        let written = |name: &str, path_: &str, action| Rule {
+            id: Id::new("shop/cart", name, generation),
+            match_: path(PathKind::Prefix, path_),
+            action,
+        };
+        let rules = vec![written("limit", "/limit", limit), written("rest", "/", Action::Adaptive(adaptive))];
+        Plan { own: chain(rules), guard: Some(50.0), ..Plan::default() }
+    };
+    let mut rng = SmallRng::seed_from_u64(19);
+    let mut steward = Steward::default();
+    let mut pass = |engine: &Engine, tally: &Tally, count: u32| {
+        let mut kept = [0; 3];
+        for number in 0..count {
+            let place = number as usize % 3;
+            let text = ["/limit", "/busy", "/other"][place];
+            let request = Request { template: Some(text), ..get(text) };
+            let choice = engine.head(&request, &HeaderMap::new(), true, None).unwrap();
+            let threshold = choice.threshold.unwrap().max(engine.guarded());
+            let is_kept = threshold.keeps(rng.random::<u64>() >> 8);
+            tally.count(choice.seat, is_kept);
+            tally.spans(is_kept.into());
+            kept[place] += u32::from(is_kept);
+        }
+        kept
+    };
+    // Pushed again as it is, and written anew.
+    for generation in [1, 1, 1, 2, 2, 3] {
+        let engine = Arc::new(Engine::new(&plan(generation)));
+        steward.follow(engine.clone());
+        let tally = engine.tally();
+        let first = pass(&engine, &tally, 300);
+        if generation > 1 || steward.totals().spans > 0 {
+            assert!(first.iter().all(|kept| *kept <= 10), "{first:?} of a hundred each in a tenth of a second");
+        }
+        steward.look(LOOK);
+        for _ in 0..50 {
+            pass(&engine, &tally, 300);
+            steward.look(LOOK);
+        }
+    }
+}
+
+fn per_second(looks: &[u32]) -> f64 {
+    f64::from(looks.iter().sum::<u32>()) / (looks.len() as f64 * LOOK.as_secs_f64())
 }
 
 #[test]
 fn the_guard_lets_a_short_burst_pass_and_bounds_the_rest() {
     let plan = Plan { guard: Some(100.0), ..Plan::default() };
     let look: &[(&str, u32)] = &[("/", 100)];
-    let (kept, steward) = run(&plan, Vec::new(), &[look; 100]);
-    let at = |second: usize| kept[second * 10..(second + 1) * 10].iter().flatten().sum::<u32>();
-    assert!((60..=150).contains(&at(5)) && (60..=150).contains(&at(9)), "{} and {}", at(5), at(9));
+    let (kept, steward) = run(&plan, Vec::new(), &[look; 430]);
+    let kept: Vec<u32> = kept.into_iter().flatten().collect();
+    // Two seconds' budget may have been saved, and what came is known a second later.
+    let mean = per_second(&kept[30..]);
+    assert!((mean / 100.0 - 1.0).abs() <= 0.05, "{mean} in a second");
+    let seconds: Vec<f64> = kept[30..].windows(10).map(per_second).collect();
+    // Chance alone is 30 in a second, and there are some hundred of them.
+    assert!(seconds.iter().all(|mean| (60.0..=140.0).contains(mean)), "{seconds:?}");
+    // Two seconds' budget, that of the first second, and what came in the look before it was known; and chance.
+    assert!(kept[..10].iter().sum::<u32>() <= 200 + 100 + 100 + 30, "{:?}", &kept[..10]);
     assert!(steward.totals().guard > 0);
     let calm: &[(&str, u32)] = &[("/", 5)];
     let (kept, steward) = run(&plan, Vec::new(), &[calm; 100]);
@@ -341,7 +430,7 @@ fn what_a_higher_share_keeps_holds_what_a_lower_one_keeps_and_counts_are_right()
     for ((share, kept), weighed) in shares.iter().zip(kept).zip(weighed) {
         let (all, expected) = (f64::from(REQUESTS), f64::from(REQUESTS) * share);
         let sigma = (expected * (1.0 - share)).sqrt();
-        assert!((f64::from(kept) - expected).abs() <= 3.0 * sigma + 0.001 * expected, "{kept} at {share}");
+        assert!((f64::from(kept) - expected).abs() <= 3.0 * sigma, "{kept} at {share}");
         assert!((weighed / all - 1.0).abs() <= (3.0 * sigma / expected).max(0.01), "{weighed} at {share}");
     }
     let half = |seed| engine(chain(vec![rule(seed, Match::default(), part(0.5))]));
