@@ -3,7 +3,7 @@
 //! there with what is to be there.
 //!
 //! The rules are those of client-go's leaderelection
-//! (https://pkg.go.dev/k8s.io/client-go/tools/leaderelection): clocks of two machines are never compared; a lease counts as
+//! (<https://pkg.go.dev/k8s.io/client-go/tools/leaderelection>): clocks of two machines are never compared; a lease counts as
 //! left when it has not changed for as long as it says, by the clock of whoever looks.
 
 use std::time::Duration;

@@ -92,7 +92,7 @@ mod tests {
         (seat.workload, seat.selected_by.map(|services| services.to_vec()))
     }
 
-    /// https://kubernetes.io/docs/concepts/services-networking/service/#services-without-selectors: they select nothing.
+    /// <https://kubernetes.io/docs/concepts/services-networking/service/#services-without-selectors>: they select nothing.
     #[test]
     fn a_pod_is_its_workloads_and_of_the_services_that_select_it() {
         let cart = Pod { labels: labels(&[("app", "cart"), ("tier", "back")]), workload: "cart".into() };

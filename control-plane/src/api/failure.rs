@@ -87,8 +87,8 @@ const LONGEST: Duration = Duration::from_secs(300);
 mod tests {
     use super::*;
 
-    /// https://kubernetes.io/docs/reference/using-api/api-concepts/ and, of 429,
-    /// https://kubernetes.io/docs/concepts/cluster-administration/flow-control/
+    /// <https://kubernetes.io/docs/reference/using-api/api-concepts/> and, of 429,
+    /// <https://kubernetes.io/docs/concepts/cluster-administration/flow-control/>
     #[test]
     fn answers_are_told_apart_by_what_is_to_be_done() {
         let of = |status: u16, after: Option<&'static str>, body: &str| {

@@ -52,7 +52,7 @@ impl Resource {
         if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
     }
 
-    /// https://kubernetes.io/docs/reference/using-api/api-concepts/#metadata-only-fetches
+    /// <https://kubernetes.io/docs/reference/using-api/api-concepts/#metadata-only-fetches>
     pub fn accept(&self, verb: Verb) -> &'static str {
         match (self.is_partial, verb) {
             (true, Verb::List) => "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",

@@ -1,5 +1,5 @@
-//! Conditions as Kubernetes has them: https://gateway-api.sigs.k8s.io/geps/gep-713/ and
-//! https://github.com/kubernetes/community/blob/master/contributors/devel/sig-architecture/api-conventions.md
+//! Conditions as Kubernetes has them: <https://gateway-api.sigs.k8s.io/geps/gep-713/> and
+//! <https://github.com/kubernetes/community/blob/master/contributors/devel/sig-architecture/api-conventions.md>
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;

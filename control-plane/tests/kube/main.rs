@@ -152,7 +152,7 @@ async fn what_is_refused_goes_on_as_before_and_says_so_in_status_and_event() {
     assert_eq!(scene.server.asked(&["POST", "/events"]).len(), 1);
 }
 
-/// https://kubernetes.io/docs/reference/using-api/api-concepts/#410-gone-responses
+/// <https://kubernetes.io/docs/reference/using-api/api-concepts/#410-gone-responses>
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_watch_that_is_too_old_everything_is_listed_once() {
     let scene = Scene::new("expired", |server| server.put(POLICIES, policy("a", "0.1"))).await;
@@ -184,7 +184,7 @@ async fn a_server_that_finds_everything_too_old_is_not_asked_for_lists_without_e
     scene.reads("a", 2).await;
 }
 
-/// https://kubernetes.io/docs/concepts/cluster-administration/flow-control/: 429, and Retry-After in seconds.
+/// <https://kubernetes.io/docs/concepts/cluster-administration/flow-control/>: 429, and Retry-After in seconds.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_server_is_left_alone_for_as_long_as_it_says() {
     let scene = Scene::new("busy", |server| {
@@ -199,7 +199,7 @@ async fn a_busy_server_is_left_alone_for_as_long_as_it_says() {
 }
 
 /// A server ends watches after their time, and sooner when it restarts:
-/// https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
+/// <https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes>
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_that_ends_goes_on_where_it_was_and_not_in_a_loop() {
     let scene = Scene::new("closed", |server| {
@@ -243,7 +243,7 @@ async fn while_the_server_is_away_everything_goes_on_and_after_it_what_has_chang
     until("its status is written", || scene.condition("a", "Programmed") == ("True Programmed".into(), 2)).await;
 }
 
-/// https://kubernetes.io/docs/reference/using-api/api-concepts/#patch-and-apply: a version in a patch is a condition.
+/// <https://kubernetes.io/docs/reference/using-api/api-concepts/#patch-and-apply>: a version in a patch is a condition.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_status_that_somebody_else_has_written_meanwhile_is_put_right() {
     let scene = Scene::new("conflict", |server| {
@@ -260,7 +260,7 @@ async fn a_status_that_somebody_else_has_written_meanwhile_is_put_right() {
     until("its status is right", || scene.condition("a", "Accepted") == ("True Accepted".into(), 1)).await;
 }
 
-/// https://kubernetes.io/docs/concepts/architecture/leases/
+/// <https://kubernetes.io/docs/concepts/architecture/leases/>
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_holder_of_the_lease_writes_and_the_next_one_puts_right_what_is_left() {
     let lease = |holder: &str| {
@@ -309,7 +309,7 @@ async fn whoever_ends_leaves_the_lease_to_the_next() {
     drop(second);
 }
 
-/// https://kubernetes.io/docs/reference/using-api/api-concepts/#metadata-only-fetches
+/// <https://kubernetes.io/docs/reference/using-api/api-concepts/#metadata-only-fetches>
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_cluster_is_read_soon_and_pods_that_only_live_are_no_news() {
     let pod = |number: usize, ready: bool| {

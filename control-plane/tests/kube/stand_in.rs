@@ -1,6 +1,6 @@
 //! A Kubernetes API server as far as the control plane asks one, which does on request what a real one does when it is not
 //! well: 410, 409, 429 with Retry-After, slow answers, watches that end, and nobody there at all. Objects, versions, watches
-//! and conflicts follow https://kubernetes.io/docs/reference/using-api/api-concepts/.
+//! and conflicts follow <https://kubernetes.io/docs/reference/using-api/api-concepts/>.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -303,7 +303,7 @@ fn key(collection: &str, object: &Value) -> (String, String) {
     (collection.to_owned(), name)
 }
 
-/// https://kubernetes.io/docs/reference/using-api/api-concepts/#metadata-only-fetches: lists have a kind of their own.
+/// <https://kubernetes.io/docs/reference/using-api/api-concepts/#metadata-only-fetches>: lists have a kind of their own.
 fn takes(head: &http::request::Parts) -> bool {
     let accept = head.headers.get("accept").and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let is_list = head.method == Method::GET && head.uri.query().is_some_and(|query| query.contains("limit="));

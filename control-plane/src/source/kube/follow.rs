@@ -5,7 +5,7 @@
 //!    ▲         │
 //!    └─ pause ◄┴── 410, expired: the versions in between are gone
 //! ```
-//! As https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes has it. A list costs the
+//! As <https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes> has it. A list costs the
 //! server most, so pauses between lists are of their own and grow until a watch has lived for a while.
 
 use std::time::Duration;

@@ -70,7 +70,7 @@ impl PodObject {
     }
 
     /// A Deployment's pods are its ReplicaSet's, which is called after it and its template:
-    /// https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#pod-template-hash-label
+    /// <https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#pod-template-hash-label>
     fn workload(&self) -> String {
         let Some(owner) = self.metadata.owner_references.iter().find(|owner| owner.controller) else {
             return String::new();
@@ -85,7 +85,7 @@ impl PodObject {
 }
 
 impl ServiceObject {
-    /// What it selects. https://kubernetes.io/docs/concepts/services-networking/service/#externalname: those select nothing.
+    /// What it selects. <https://kubernetes.io/docs/concepts/services-networking/service/#externalname>: those select nothing.
     fn kept(self) -> Option<Labels> {
         self.spec.selector.filter(|_| self.spec.r#type != "ExternalName")
     }
